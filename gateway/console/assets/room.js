@@ -1,0 +1,119 @@
+// What this page knows of its room: a picture from the join, and every event since, in the order of `seq`.
+
+// How many messages a join brings when it does not say.
+const PAGE = 50;
+
+export class Room {
+  epoch = null;
+  seq = 0;
+  version = 0;
+  state = {};
+  users = new Map();
+  members = 0;
+  counted = false;
+  status = '';
+  messages = new Map();
+  older = false;
+  #names = new Map();
+  #deleted = new Set();
+
+  /** The whole picture, from a join that was not recovered or from `resync`. Nothing older survives it. */
+  replace(picture) {
+    this.epoch = picture.epoch ?? null;
+    this.seq = picture.seq ?? 0;
+    this.version = picture.version ?? 0;
+    this.state = { ...picture.state };
+    this.status = picture.room?.status ?? '';
+    this.users = new Map();
+    for (const user of picture.users ?? []) this.#keepUser(user);
+    this.members = picture.members ?? this.users.size;
+    this.counted = this.users.size === 0 && this.members > 0;
+    this.messages = new Map();
+    this.#deleted = new Set();
+    this.addMessages(picture.messages ?? []);
+    // The picture does not say whether there is more; a full page is the hint.
+    this.older = (picture.messages?.length ?? 0) >= PAGE;
+  }
+
+  /**
+   * Takes one event. `'gap'` means that events between are missing: the room must be joined again with `since`.
+   * `'old'` is one that is in the picture already. An event of an unknown type only moves `seq`.
+   */
+  apply(frame) {
+    if (Number.isInteger(frame.seq)) {
+      if (frame.seq <= this.seq) return 'old';
+      if (frame.seq > this.seq + 1) return 'gap';
+      this.seq = frame.seq;
+    }
+    this.#take(frame.type, frame.data ?? {}, frame.ts);
+    return 'applied';
+  }
+
+  #take(type, data, ts) {
+    switch (type) {
+      case 'presence':
+        return this.#presence(data, ts);
+      case 'occupancy':
+        this.members = data.members ?? this.members;
+        this.counted = true;
+        this.users.clear();
+        return undefined;
+      case 'message.sent':
+      case 'message.edited':
+        return this.addMessages([data]);
+      case 'message.deleted':
+        this.#deleted.add(data.messageId);
+        this.messages.delete(data.messageId);
+        return undefined;
+      case 'state.patched':
+        this.version = data.version ?? this.version;
+        this.state = { ...this.state, ...data.set };
+        for (const field of data.remove ?? []) delete this.state[field];
+        return undefined;
+      case 'room.status':
+        this.status = data.status ?? this.status;
+        return undefined;
+      default:
+        return undefined;
+    }
+  }
+
+  #presence({ joined = [], updated = [], away = [], back = [], left = [] }, ts) {
+    // These carry ids only. Away means that the last connection is gone, and back that one is here again.
+    for (const id of away) this.#change(id, { status: 'away', connections: 0, lastSeen: ts });
+    for (const id of back) this.#change(id, { status: 'here', connections: 1, lastSeen: ts });
+    for (const user of [...joined, ...updated]) this.#keepUser(user);
+    for (const { user } of left) this.users.delete(user);
+    if (!this.counted) this.members = this.users.size;
+  }
+
+  #keepUser(user) {
+    if (typeof user?.id !== 'string') return;
+    this.users.set(user.id, { ...this.users.get(user.id), ...user });
+    this.#names.set(user.id, user.name || user.id);
+  }
+
+  #change(id, fields) {
+    const user = this.users.get(id);
+    if (user) this.users.set(id, { ...user, ...fields });
+  }
+
+  /** The name of a user, also of one who has left since. A message carries its author's id only. */
+  nameOf(id) {
+    return this.#names.get(id) ?? id;
+  }
+
+  /** Adds messages from events or history. A page of history may be older than an event that overtook it. */
+  addMessages(messages) {
+    for (const message of messages) {
+      if (typeof message?.id !== 'string' || this.#deleted.has(message.id)) continue;
+      const known = this.messages.get(message.id);
+      if (!known || (message.version ?? 0) >= (known.version ?? 0)) this.messages.set(message.id, message);
+    }
+  }
+
+  /** Oldest first. An edit keeps the message's own `seq`, and so its place. */
+  inOrder() {
+    return [...this.messages.values()].sort((a, b) => (a.seq ?? 0) - (b.seq ?? 0));
+  }
+}

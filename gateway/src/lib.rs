@@ -1,0 +1,3 @@
+//! The gateway of Roomgate.
+
+pub mod store;

@@ -1,0 +1,106 @@
+//! What travels on a room's channel `room:{id}:events`: the contract among gateways.
+//!
+//! ```text
+//! durable:  E <epoch> SP <first seq> RS <event> RS <event> …      seq rises by one from event to event
+//! signal:   S <user id of the sender> RS [<user id> US …] RS <frame>   no receivers named: all members
+//! ```
+//!
+//! RS is 0x1e and US 0x1f: neither can stand unescaped in JSON or in a user id, so a payload is split without being
+//! parsed. Events and frames are the JSON text that clients get.
+
+use bytes::Bytes;
+
+const RS: u8 = 0x1e;
+const US: u8 = 0x1f;
+
+/// A payload, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// Events with a place in the order.
+    Durable {
+        /// The room's epoch.
+        epoch: &'a str,
+        /// `seq` of the first event.
+        first: u64,
+        /// The events, in order.
+        events: Vec<&'a [u8]>,
+    },
+    /// An ephemeral frame.
+    Signal {
+        /// The sender's user id: its connections get nothing.
+        from: &'a str,
+        /// Receivers; empty for all.
+        to: Vec<&'a str>,
+        /// The frame.
+        frame: &'a [u8],
+    },
+}
+
+/// Takes a payload apart; `None` for one that no gateway of this version wrote.
+pub fn parse(payload: &[u8]) -> Option<Payload<'_>> {
+    let (&kind, rest) = payload.split_first()?;
+    let mut parts = rest.split(|&b| b == RS);
+    match kind {
+        b'E' => {
+            let (epoch, first) = std::str::from_utf8(parts.next()?).ok()?.split_once(' ')?;
+            Some(Payload::Durable { epoch, first: first.parse().ok()?, events: parts.collect() })
+        }
+        b'S' => {
+            let from = std::str::from_utf8(parts.next()?).ok()?;
+            let to = std::str::from_utf8(parts.next()?).ok()?;
+            let to = to.split(US as char).filter(|user| !user.is_empty()).collect();
+            Some(Payload::Signal { from, to, frame: parts.next()? })
+        }
+        _ => None,
+    }
+}
+
+/// The payload of durable events, `first` being the `seq` of the first.
+pub fn durable<'a>(epoch: &str, first: u64, events: impl IntoIterator<Item = &'a [u8]>) -> Bytes {
+    let mut out = format!("E{epoch} {first}").into_bytes();
+    for event in events {
+        out.push(RS);
+        out.extend_from_slice(event);
+    }
+    out.into()
+}
+
+/// The payload of a signal.
+pub fn signal<'a>(from: &str, to: impl IntoIterator<Item = &'a str>, frame: &str) -> Bytes {
+    let mut out = Vec::with_capacity(frame.len() + from.len() + 16);
+    out.push(b'S');
+    out.extend_from_slice(from.as_bytes());
+    out.push(RS);
+    for user in to {
+        out.extend_from_slice(user.as_bytes());
+        out.push(US);
+    }
+    out.push(RS);
+    out.extend_from_slice(frame.as_bytes());
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_read_back() {
+        let events: [&[u8]; 2] = [b"{\"a\":1}", b"{\"b\":\"\\u001e\"}"];
+        let bytes = durable("k1", 7, events);
+        assert_eq!(bytes.as_ref(), b"Ek1 7\x1e{\"a\":1}\x1e{\"b\":\"\\u001e\"}");
+        assert_eq!(parse(&bytes), Some(Payload::Durable { epoch: "k1", first: 7, events: events.to_vec() }));
+
+        let bytes = signal("u 1", ["a", "b c"], "{}");
+        assert_eq!(parse(&bytes), Some(Payload::Signal { from: "u 1", to: vec!["a", "b c"], frame: b"{}" }));
+        let bytes = signal("u", [], "{}");
+        assert_eq!(parse(&bytes), Some(Payload::Signal { from: "u", to: vec![], frame: b"{}" }));
+    }
+
+    #[test]
+    fn what_no_gateway_wrote_is_none() {
+        for junk in [&b""[..], b"X", b"E", b"Ek1", b"Ek1 x\x1e{}", b"S", b"Su\x1e", b"Su\x1e\xff\x1e{}"] {
+            assert_eq!(parse(junk), None, "{junk:?}");
+        }
+    }
+}

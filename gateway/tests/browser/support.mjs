@@ -1,0 +1,121 @@
+// The browser, windows in a room, and waits with deadlines. Nothing here sleeps.
+
+import assert from 'node:assert/strict';
+import { chromium } from 'playwright-core';
+
+const DEADLINE_MS = 15_000;
+const FLAGS = [
+  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+  '--disable-background-networking', '--disable-component-update', '--disable-sync',
+];
+
+/** Base URLs of the running gateways: `ROOMGATE_URLS=http://127.0.0.1:8080,http://127.0.0.1:8081`. */
+export const gateways = (process.env.ROOMGATE_URLS ?? '').split(',').map((url) => url.trim().replace(/\/$/, '')).filter(Boolean);
+assert.ok(gateways.length > 0, 'ROOMGATE_URLS must list the base URLs of one or more running gateways');
+
+export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
+
+/** A room of its own for every test, also when a run is repeated against the same gateways. */
+export const newRoom = () => `page-test-${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 8)}`;
+
+/** A window that keeps every complaint of the browser in `window.complaints`. */
+export async function newWindow(context) {
+  const page = await context.newPage();
+  page.setDefaultTimeout(DEADLINE_MS);
+  page.complaints = [];
+  page.on('console', (message) => message.type() === 'error' && page.complaints.push(message.text()));
+  page.on('pageerror', (error) => page.complaints.push(String(error)));
+  await page.exposeFunction('reportViolation', (text) => page.complaints.push(text));
+  await page.addInitScript(() => {
+    addEventListener('securitypolicyviolation', (event) => window.reportViolation(`CSP: ${event.violatedDirective} ${event.blockedURI}`));
+  });
+  return page;
+}
+
+/** Waits for a condition in the page; a missed deadline says what the page showed. */
+export async function until(page, what, condition, argument) {
+  try {
+    await page.waitForFunction(condition, argument, { timeout: DEADLINE_MS });
+  } catch (error) {
+    const shown = await page.evaluate(() => document.body.innerText).catch(() => '(page gone)');
+    throw new Error(`waited in vain for: ${what}\n${error.message}\nThe page showed:\n${shown}`);
+  }
+}
+
+export const textIs = (page, selector, text) =>
+  until(page, `${selector} to read ${text}`, ([at, wanted]) => document.querySelector(at)?.textContent === wanted, [selector, String(text)]);
+
+/** A window that has joined `room`. Gateways take turns by `index`, so that two windows are on two of them. */
+export async function member(context, { room, name, index = 0, prepare = async () => {} }) {
+  const page = await newWindow(context);
+  await prepare(page);
+  const query = new URLSearchParams({ room, name }).toString();
+  await page.goto(`${gateways[index % gateways.length]}/?${query}`);
+  await until(page, `${name} to have joined`, () => document.querySelector('#members-list li .you') !== null);
+  page.node = await page.textContent('#link-node');
+  return page;
+}
+
+export async function say(page, text) {
+  await page.fill('#chat-input', text);
+  await page.press('#chat-input', 'Enter');
+}
+
+/** Waits until the chat shows exactly these messages, in this order. */
+export const chatIs = (page, messages) =>
+  until(page, `the chat ${JSON.stringify(messages)}`, (wanted) => {
+    const shown = [...document.querySelectorAll('#chat-list .text')].map((node) => node.textContent);
+    return JSON.stringify(shown) === JSON.stringify(wanted) && !document.querySelector('#chat-outgoing li');
+  }, messages);
+
+/** Sends `count` messages over a connection of its own, as fast as the gateway lets it. */
+export const fill = (page, room, count) =>
+  page.evaluate(async ([room, count]) => {
+    const { Client, randomId } = await import('/assets/client.js');
+    const url = `${location.origin.replace('http', 'ws')}/ws?user=${randomId('u-')}&name=Filler`;
+    await new Promise((resolve, reject) => {
+      const run = async () => {
+        await client.command('join', { room });
+        client.ready();
+        for (let at = 1; at <= count; at += 1) {
+          const command = { room, data: { body: `message ${at}` }, durable: true, id: randomId('k') };
+          // Refused for its rate: the same command again when the gateway says that it may.
+          for (let sent = false; !sent; ) {
+            try {
+              await client.command('message.send', command);
+              sent = true;
+            } catch (error) {
+              if (!error.retryAfterMs) throw error;
+              await new Promise((again) => setTimeout(again, error.retryAfterMs));
+            }
+          }
+        }
+      };
+      const nothing = () => {};
+      const client = new Client(url, { onWelcome: () => run().then(resolve, reject), onFrame: nothing, onPhase: nothing, onRoundTrip: nothing });
+      client.open();
+    });
+  }, [room, count]);
+
+/** Waits until a member of this name is shown as served by this node. */
+export const seesMember = (page, name, node) =>
+  until(page, `${name} on ${node}`, ([who, where]) => [...document.querySelectorAll('#members-list li')].some(
+    (row) => row.querySelector('.name').firstChild.textContent === who && row.querySelector('.muted').textContent.startsWith(`on ${where}`),
+  ), [name, node]);
+
+/**
+ * Puts the test between the page and its gateway: `line.toPage(frame)` speaks as the gateway,
+ * `line.cut(code, reason)` closes the present connection as the gateway would.
+ */
+export function tap(line) {
+  return (page) => page.routeWebSocket(/\/ws\?/, (socket) => {
+    const server = socket.connectToServer();
+    line.connections = (line.connections ?? 0) + 1;
+    line.toPage = (frame) => socket.send(JSON.stringify(frame));
+    line.cut = async (code, reason = '') => {
+      await socket.close({ code, reason });
+      // Not 1000, which would leave the rooms.
+      await server.close({ code: 4999 });
+    };
+  });
+}

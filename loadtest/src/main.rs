@@ -1,0 +1,2 @@
+//! Loads for Roomgate.
+fn main() {}
