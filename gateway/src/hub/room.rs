@@ -296,6 +296,10 @@ impl LocalRoom {
             inner.epoch = epoch.into();
             inner.last = seq;
             inner.repairing = false;
+            for member in &mut inner.members {
+                // Nothing of the new past before its picture.
+                member.from = u64::MAX;
+            }
         }
     }
 }
@@ -355,3 +359,6 @@ impl Inner {
         Repair::NotNeeded
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -167,10 +167,14 @@ impl Decoder {
         let mut tape = self.tape.take().unwrap_or_else(|| Tape(Vec::new())).reset();
         match simd_json::fill_tape(frame, &mut self.buffers, &mut tape) {
             Ok(()) => read_frame(Json::root(&tape.0), &mut each),
-            Err(error) => each(Err(match error.error() {
-                simd_json::ErrorType::DepthLimitExceeded => Malformed::TooDeep,
-                _ => Malformed::NotJson,
-            })),
+            Err(error) => {
+                let too_deep = matches!(error.error(), simd_json::ErrorType::DepthLimitExceeded);
+                each(Err(if too_deep {
+                    Malformed::TooDeep
+                } else {
+                    Malformed::NotJson
+                }));
+            }
         }
         if size > KEEP_SCRATCH_BYTES {
             *self = Self::default();

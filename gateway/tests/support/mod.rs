@@ -1,0 +1,6 @@
+//! What the suites share: real gateway processes, and a WebSocket client that can be wrong.
+
+#![allow(dead_code, reason = "each suite uses a part")]
+
+pub(crate) mod process;
+pub(crate) mod raw;

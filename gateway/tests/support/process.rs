@@ -1,0 +1,104 @@
+//! Real gateway processes.
+
+use std::{
+    collections::VecDeque,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
+
+/// How long a gateway may take to listen.
+const START: Duration = Duration::from_secs(20);
+/// Lines of its log that are kept.
+const LOG_LINES: usize = 400;
+
+/// A gateway of this build, killed when dropped.
+pub(crate) struct Gateway {
+    child: Child,
+    log: Arc<Mutex<VecDeque<String>>>,
+    /// Where it listens.
+    pub(crate) addr: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts a gateway on a free port of the loopback with these settings and nothing of the test's own environment, and
+    /// waits until it listens.
+    pub(crate) fn start(envs: &[(&str, &str)]) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_roomgate"))
+            .env_clear()
+            .env("LISTEN", "127.0.0.1:0")
+            .env("RUST_BACKTRACE", "1")
+            .envs(envs.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // From here on a panic drops the gateway, and so ends it.
+        let mut gateway = Self {
+            child,
+            log: Arc::default(),
+            addr: ([127, 0, 0, 1], 0).into(),
+        };
+        let (log, stderr) = (Arc::clone(&gateway.log), gateway.child.stderr.take().unwrap());
+        on_lines(stderr, move |line| {
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.push_back(line);
+            if log.len() > LOG_LINES {
+                log.pop_front();
+            }
+        });
+        let (listening, heard) = mpsc::channel();
+        on_lines(gateway.child.stdout.take().unwrap(), move |line| {
+            if let Some(addr) = line.strip_prefix("listening on http://") {
+                // The test may have given up already.
+                let _ = listening.send(addr.trim_end_matches('/').parse());
+            }
+        });
+        match heard.recv_timeout(START) {
+            Ok(addr) => gateway.addr = addr.unwrap(),
+            Err(error) => panic!("the gateway does not listen: {error}\n{}", gateway.log()),
+        }
+        gateway
+    }
+
+    /// The newest lines of its log.
+    pub(crate) fn log(&self) -> String {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Bytes of memory that it holds now.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // Both fail only where the process has ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("log of the gateway at {}:\n{}", self.addr, self.log());
+        }
+    }
+}
+
+/// Calls `each` with every line of `source` until it ends, on a thread of its own.
+fn on_lines(source: impl Read + Send + 'static, mut each: impl FnMut(String) + Send + 'static) {
+    thread::spawn(move || {
+        for line in BufReader::new(source).split(b'\n').map_while(Result::ok) {
+            each(String::from_utf8_lossy(&line).into_owned());
+        }
+    });
+}
