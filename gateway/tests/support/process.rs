@@ -108,6 +108,35 @@ impl Gateway {
             .map(|(head, body)| (head.to_owned(), body.to_owned()))
     }
 
+    /// Asks it to stop, as an operator would.
+    pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal, named as for kill(1).
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args(["-s", name, &self.pid().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self, within: Duration) -> std::process::ExitStatus {
+        let until = tokio::time::Instant::now() + within;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(
+                tokio::time::Instant::now() < until,
+                "still running\n{}",
+                self.log()
+            );
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()

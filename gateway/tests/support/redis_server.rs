@@ -70,7 +70,11 @@ impl RedisServer {
         self.child = Some(child);
         let until = Instant::now() + START;
         while Instant::now() < until {
-            if self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_some()) {
+            if self
+                .child
+                .as_mut()
+                .is_some_and(|child| child.try_wait().unwrap().is_some())
+            {
                 return false;
             }
             if self

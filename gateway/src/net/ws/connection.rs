@@ -122,7 +122,13 @@ impl<H: Handler> Connection<H> {
                     return Poll::Ready(());
                 }
             }
-            if self.phase == Phase::Open && !self.handler.client().may_read() {
+            let may_read = match self.phase {
+                Phase::Open => self.handler.client().may_read(),
+                // A peer that takes nothing is not read either: it could send for as long as the deadline allows.
+                Phase::Closing { .. } => self.out.is_empty(),
+                Phase::Lingering => true,
+            };
+            if !may_read {
                 return Poll::Pending;
             }
             if ready!(self.poll_read(cx)).is_err() {

@@ -207,7 +207,9 @@ fn close_code(payload: &[u8]) -> Result<u16, CloseCode> {
         [_] => Err(CloseCode::Protocol),
         [high, low, reason @ ..] => {
             let code = u16::from_be_bytes([*high, *low]);
-            if !WsCloseCode::from(code).is_allowed() {
+            // Registered with IANA after RFC 6455; fastwebsockets does not know it.
+            const BAD_GATEWAY: u16 = 1014;
+            if !WsCloseCode::from(code).is_allowed() && code != BAD_GATEWAY {
                 return Err(CloseCode::Protocol);
             }
             std::str::from_utf8(reason).map_err(|_| CloseCode::BadUtf8)?;
