@@ -2,5 +2,6 @@
 
 #![allow(dead_code, reason = "each suite uses a part")]
 
+pub(crate) mod frames;
 pub(crate) mod process;
 pub(crate) mod raw;
