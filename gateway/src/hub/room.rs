@@ -261,6 +261,17 @@ impl LocalRoom {
         }
     }
 
+    /// Gives a payload to members whatever room it is of: a planted fault.
+    #[cfg(debug_assertions)]
+    pub(super) fn leak(&self, payload: &[u8]) {
+        if let Some(Payload::Durable { first, events, .. }) = payload::parse(payload) {
+            let chunk = Chunk::new(first, events.iter().copied());
+            for member in &self.inner.lock().members {
+                member.client.outbox.push(chunk.frames.clone());
+            }
+        }
+    }
+
     /// Marks the room as being compared with the store; `false` where it is already.
     pub(super) fn begin_repair(&self) -> bool {
         let mut inner = self.inner.lock();

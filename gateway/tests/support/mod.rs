@@ -1,7 +1,10 @@
-//! What the suites share: real gateway processes, and a WebSocket client that can be wrong.
+//! What the suites share: real gateways, a real Redis, and clients that speak the protocol or break it.
 
 #![allow(dead_code, reason = "each suite uses a part")]
 
+pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod frames;
 pub(crate) mod process;
 pub(crate) mod raw;
+pub(crate) mod redis_server;

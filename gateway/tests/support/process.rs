@@ -65,6 +65,54 @@ impl Gateway {
         gateway
     }
 
+    /// Waits until it takes connections.
+    pub(crate) async fn ready(&self) {
+        let until = tokio::time::Instant::now() + START;
+        loop {
+            let status = self.status("/readyz").await;
+            if status == Some(200) {
+                return;
+            }
+            assert!(
+                tokio::time::Instant::now() < until,
+                "not ready: {status:?}\n{}",
+                self.log()
+            );
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The status of a GET, `None` where nobody answers.
+    pub(crate) async fn status(&self, path: &str) -> Option<u16> {
+        let (head, _) = self.get(path).await?;
+        head.split(' ').nth(1)?.parse().ok()
+    }
+
+    /// Head and body of the answer to a GET, `None` where nobody answers.
+    pub(crate) async fn get(&self, path: &str) -> Option<(String, String)> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(self.addr).await.ok()?;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.addr
+        );
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = Vec::new();
+        tokio::time::timeout(START, stream.read_to_end(&mut answer))
+            .await
+            .ok()?
+            .ok()?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        answer
+            .split_once("\r\n\r\n")
+            .map(|(head, body)| (head.to_owned(), body.to_owned()))
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The newest lines of its log.
     pub(crate) fn log(&self) -> String {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
