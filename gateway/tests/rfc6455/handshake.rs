@@ -47,6 +47,10 @@ async fn names_and_tokens_are_taken_in_any_case_and_in_lists() {
         ("Upgrade: websocket", "UPGRADE: WebSocket"),
         ("Connection: Upgrade", "Connection: keep-alive, Upgrade"),
         ("Connection: Upgrade", "connection:keep-alive,upgrade"),
+        (
+            "Connection: Upgrade",
+            "Connection: keep-alive\r\nConnection: Upgrade",
+        ),
         ("Sec-WebSocket-Key: ", "sec-websocket-key:   "),
         ("Sec-WebSocket-Version:", "SEC-WEBSOCKET-VERSION:"),
     ] {
@@ -62,6 +66,7 @@ async fn what_is_no_upgrade_is_refused() {
         ("Connection: Upgrade\r\n", ""),
         ("Connection: Upgrade", "Connection: close"),
         ("GET /ws HTTP/1.1", "GET /ws HTTP/1.0"),
+        ("Host: gateway.test\r\n", ""),
     ] {
         let status = ask(with(from, to)).await.status;
         assert!(matches!(status, 400 | 426 | 505), "{status}: {to}");
@@ -107,6 +112,25 @@ async fn a_key_has_16_bytes_in_base64() {
             ask(with("dGhlIHNhbXBsZSBub25jZQ==", key)).await.status,
             400,
             "{key:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_user_or_name_that_is_none_is_refused() {
+    let long = "u".repeat(129);
+    for query in [
+        "user=",
+        "user=a%0Ab",
+        "user=a%00",
+        "user=%E2%80%AE",
+        "name=a%0D%0Ab",
+        &format!("user={long}"),
+    ] {
+        assert_eq!(
+            ask(request(&format!("/ws?{query}"), "")).await.status,
+            400,
+            "{query}"
         );
     }
 }
@@ -196,13 +220,31 @@ async fn a_request_in_pieces_is_put_together() {
 }
 
 #[tokio::test]
+async fn a_connection_that_has_served_a_page_may_become_a_websocket() {
+    let mut sent = b"GET /nothing-here HTTP/1.1\r\nHost: gateway.test\r\n\r\n".to_vec();
+    let mut ws = Ws::dial(&gateway()).await;
+    ws.send_bytes(&sent).await;
+    let response = ws.response().await.unwrap();
+    assert_eq!(response.status, 404);
+    ws.skip(response.header("content-length").unwrap().parse().unwrap())
+        .await;
+    sent = request("/echo", "").into_bytes();
+    sent.extend(text("early").bytes());
+    ws.send_bytes(&sent).await;
+    assert_eq!(ws.response().await.unwrap().status, 101);
+    ws.expect_text("early").await;
+    ws.finish().await;
+}
+
+#[tokio::test]
 async fn a_request_never_finished_is_ended_within_the_timeout() {
     let gateway = start(&[("HANDSHAKE_TIMEOUT_MS", "500")]);
     let right = request("/ws", "");
-    for part in ["", "GET", &right[..right.len() - 2]] {
+    let page = "GET /nothing-here HTTP/1.1\r\nHost: gateway.test\r\n\r\n";
+    for part in ["", "GET", &right[..right.len() - 2], page] {
         let mut ws = Ws::dial(&gateway).await;
         ws.send_bytes(part.as_bytes()).await;
-        // An answer such as 408 may come first.
+        // An answer may come first.
         while ws.response().await.is_some() {}
     }
     // A byte now and then does not prolong it.

@@ -1,7 +1,11 @@
 //! The cap on a message, and memory under clients that never end one.
 
+use std::time::Duration;
+
+use tokio::{io::AsyncWriteExt, time::timeout};
+
 use super::*;
-use crate::support::raw::{Length, binary, more, ping, soon, text};
+use crate::support::raw::{Length, binary, more, ping, text};
 
 /// `MAX_FRAME_BYTES`.
 const MAX: usize = 1024 * 1024;
@@ -149,35 +153,60 @@ async fn a_million_empty_fragments_cost_nothing_and_hinder_nobody() {
     }
 }
 
+/// Sends `chunk` again and again to a gateway of its own and reads nothing, then asserts that this has cost little, that
+/// others are served, and that the connection, if it was ended, was ended as a slow reader's.
 #[cfg(target_os = "linux")]
-#[tokio::test]
-async fn a_client_that_sends_and_does_not_read_costs_little() {
+async fn unread(path: &str, chunk: &[u8]) {
+    const TOTAL: usize = 64 * 1024 * 1024;
     let gateway = start(&[]);
     let mut other = Ws::open(&gateway, "/echo").await;
     other.expect_alive().await;
-    let before = gateway.resident_bytes();
-    let mut deaf = Ws::open(&gateway, "/echo").await;
-    let chunk = binary(vec![b'm'; 60_000]).bytes();
-    // Until the gateway stops reading, or says that it has had enough; the client's socket buffers what comes back.
-    let mut written = 0;
-    while written < 200 * 1024 * 1024 {
-        let write = deaf_write(&mut deaf, &chunk);
-        match tokio::time::timeout(std::time::Duration::from_millis(500), write).await {
-            Ok(true) => written += chunk.len(),
-            Ok(false) | Err(_) => break,
+    let mut deaf = Ws::open(&gateway, path).await;
+    let (before, mut growth, mut written) = (gateway.resident_bytes(), 0, 0);
+    while written < TOTAL {
+        // A gateway may also stop reading.
+        let write = timeout(Duration::from_secs(1), deaf.stream().write_all(chunk)).await;
+        if !matches!(write, Ok(Ok(()))) {
+            break;
         }
+        written += chunk.len();
+        growth = growth.max(gateway.resident_bytes().saturating_sub(before));
     }
     assert!(
-        written < 200 * 1024 * 1024,
-        "200 MB were taken of a client that reads nothing"
+        growth < GROWTH,
+        "{growth} bytes for {written} whose answers nobody reads"
     );
-    let growth = gateway.resident_bytes().saturating_sub(before);
-    assert!(growth < GROWTH, "{growth} bytes for {written} that nobody reads");
     other.expect_alive().await;
+    loop {
+        match timeout(Duration::from_secs(1), deaf.next()).await {
+            Ok(Got::Close(code, _)) => {
+                assert_eq!(code, Some(4200));
+                break;
+            }
+            Ok(Got::Text(_) | Got::Binary(_) | Got::Pong(_)) => {}
+            Ok(Got::End | Got::Reset) | Err(_) => break,
+            Ok(got) => panic!("{got:?}"),
+        }
+    }
 }
 
-/// Whether the bytes could be written.
-async fn deaf_write(ws: &mut Ws, bytes: &[u8]) -> bool {
-    use tokio::io::AsyncWriteExt;
-    soon(ws.stream().write_all(bytes)).await.is_ok()
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn large_answers_that_nobody_reads_cost_little() {
+    unread("/echo", &binary(vec![b'm'; 60_000]).bytes()).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn tiny_answers_that_nobody_reads_cost_little() {
+    unread("/echo", &ping("").bytes().repeat(10_000)).await;
+    unread("/echo", &ping("p").bytes().repeat(10_000)).await;
+    unread("/echo", &text("").bytes().repeat(10_000)).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn answers_to_commands_that_nobody_reads_cost_little() {
+    let batch = format!("[{}]", vec![r#"{"type":"ping"}"#; 64].join(","));
+    unread("/ws", &text(batch).bytes().repeat(50)).await;
 }

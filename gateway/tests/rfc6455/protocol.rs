@@ -231,3 +231,27 @@ async fn the_cap_holds_for_commands() {
     ws.send(&[text(padded(1024 * 1024 + 1))]).await;
     ws.expect_close(1009).await;
 }
+
+#[tokio::test]
+async fn the_cap_is_a_setting_and_told_in_welcome() {
+    let gateway = start(&[("MAX_FRAME_BYTES", "2048"), ("MAX_MESSAGE_BYTES", "1024")]);
+    let mut ws = Ws::open(&gateway, "/ws").await;
+    let limits = &ws.next_json().await["data"]["limits"];
+    assert_eq!(
+        (&limits["maxFrameBytes"], &limits["maxMessageBytes"]),
+        (&json!(2048), &json!(1024))
+    );
+    let command = r#"{"type":"ping"}"#;
+    ws.send(&[
+        text(format!("{command:2048}")),
+        text(format!("{command:2048}")).part(),
+        more(""),
+    ])
+    .await;
+    for _ in 0..2 {
+        assert_eq!(ws.next_json().await["type"], "pong");
+    }
+    ws.send(&[text(format!("{command:2048}")).part(), more(" ")])
+        .await;
+    ws.expect_close(1009).await;
+}
