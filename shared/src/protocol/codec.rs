@@ -24,7 +24,7 @@ const KEEP_SCRATCH_BYTES: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// Not JSON, or a number that fits neither 64 bits nor a double, or an unpaired surrogate.
-    #[error("the frame is not valid JSON")]
+    #[error("the frame is not valid JSON, or has an integer beyond 64 bits")]
     NotJson,
     /// Nested deeper than [`MAX_DEPTH`].
     #[error("the frame is nested deeper than 32 levels")]

@@ -72,10 +72,12 @@ impl Parser {
             let mut partial = std::mem::take(&mut self.partial);
             partial.extend_from_slice(bytes);
             let used = self.frames(&mut partial, max, &mut each)?;
-            if used < partial.len() {
-                partial.drain(..used);
-                self.partial = partial;
-            }
+            // A large frame's space is not kept for the little that follows it.
+            self.partial = if used == 0 {
+                partial
+            } else {
+                partial[used..].to_vec()
+            };
         }
         Ok(())
     }
