@@ -22,9 +22,21 @@ pub(crate) async fn a_confirmed_subscription_brings_all_that_follows<B: Backend>
     // One payload, and in it the events as they stand in the log.
     let payloads = node.heard.payloads(&room);
     assert_eq!(payloads.len(), 1);
-    let Some(Payload::Durable { epoch, first, events }) = payload::parse(&payloads[0]) else { panic!() };
-    assert_eq!((epoch, first, events.len()), (joined(&replies[2]).epoch.as_str(), 2, 3));
-    let tail = node.joined(&room, Op::Tail { since: since(epoch, 1) }).await;
+    let Some(Payload::Durable { epoch, first, events }) = payload::parse(&payloads[0]) else {
+        panic!()
+    };
+    assert_eq!(
+        (epoch, first, events.len()),
+        (joined(&replies[2]).epoch.as_str(), 2, 3)
+    );
+    let tail = node
+        .joined(
+            &room,
+            Op::Tail {
+                since: since(epoch, 1),
+            },
+        )
+        .await;
     assert_eq!(tail.missed, events);
     assert_eq!(node.heard.interruptions(), 0);
 }
@@ -34,12 +46,29 @@ pub(crate) async fn signals_pass_without_a_trace<B: Backend>() {
     let epoch = node.joined(&room, enter("u1", 1)).await.epoch;
     node.store.subscribe(&room).await.unwrap();
     let signal = payload::signal("u1", ["u2", "é"], "{\"type\":\"signal\"}");
-    let ops = vec![Op::Signal { payload: signal.clone() }, Op::Signal { payload: signal.clone() }];
+    let ops = vec![
+        Op::Signal {
+            payload: signal.clone(),
+        },
+        Op::Signal {
+            payload: signal.clone(),
+        },
+    ];
     for reply in node.apply(&room, ops).await {
         assert_eq!(ack(&reply), json!({}));
     }
-    eventually("both signals", || async { node.heard.payloads(&room) == [signal.clone(), signal.clone()] }).await;
-    let tail = node.joined(&room, Op::Tail { since: since(&epoch, 1) }).await;
+    eventually("both signals", || async {
+        node.heard.payloads(&room) == [signal.clone(), signal.clone()]
+    })
+    .await;
+    let tail = node
+        .joined(
+            &room,
+            Op::Tail {
+                since: since(&epoch, 1),
+            },
+        )
+        .await;
     assert_eq!((tail.seq, tail.recovered), (1, true));
 }
 
@@ -119,12 +148,27 @@ pub(crate) async fn nodes_agree_on_one_order<B: Backend>() {
     all.sort_unstable();
     let last = 1 + all.len() as u64;
     assert_eq!(all, (2..=last).collect::<Vec<_>>());
-    let tail = nodes[0].joined(&room, Op::Tail { since: since(&epoch, 0) }).await;
-    let log: Vec<serde_json::Value> =
-        tail.missed.iter().map(|bytes| serde_json::from_slice(bytes).unwrap()).collect();
+    let tail = nodes[0]
+        .joined(
+            &room,
+            Op::Tail {
+                since: since(&epoch, 0),
+            },
+        )
+        .await;
+    let log: Vec<serde_json::Value> = tail
+        .missed
+        .iter()
+        .map(|bytes| serde_json::from_slice(bytes).unwrap())
+        .collect();
     for node in &nodes {
         node.heard.until(&room, last).await;
-        let heard: Vec<_> = node.heard.events(&room).into_iter().map(|(_, event)| event).collect();
+        let heard: Vec<_> = node
+            .heard
+            .events(&room)
+            .into_iter()
+            .map(|(_, event)| event)
+            .collect();
         assert_eq!(heard, log);
     }
 }

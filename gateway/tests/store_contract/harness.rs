@@ -33,7 +33,11 @@ pub(crate) trait Backend {
     /// Nodes that share rooms.
     const NODES: usize;
     /// Node number `index`, ready, with this sink and these limits.
-    fn store(index: usize, limits: StoreLimits, sink: Arc<dyn EventSink>) -> impl Future<Output = SharedStore>;
+    fn store(
+        index: usize,
+        limits: StoreLimits,
+        sink: Arc<dyn EventSink>,
+    ) -> impl Future<Output = SharedStore>;
 }
 
 /// One node of the store under test.
@@ -56,20 +60,31 @@ pub(crate) async fn node_with<B: Backend>(limits: StoreLimits) -> Node {
 pub(crate) async fn node_number<B: Backend>(index: usize, limits: StoreLimits) -> Node {
     let heard = Arc::new(Recorder::default());
     let sink = Arc::clone(&heard) as Arc<dyn EventSink>;
-    Node { store: B::store(index, limits, sink).await, heard }
+    Node {
+        store: B::store(index, limits, sink).await,
+        heard,
+    }
 }
 
 /// A room that no other test uses.
 pub(crate) fn new_room() -> RoomId {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    RoomId::new(format!("room-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))).unwrap()
+    RoomId::new(format!(
+        "room-{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    ))
+    .unwrap()
 }
 
 /// Waits until `condition` holds.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let end = tokio::time::Instant::now() + PATIENCE;
     while !condition().await {
-        assert!(tokio::time::Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        assert!(
+            tokio::time::Instant::now() < end,
+            "not within {PATIENCE:?}: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -100,7 +115,11 @@ impl Recorder {
     /// The payloads of a room, in the order in which they came.
     pub(crate) fn payloads(&self, room: &RoomId) -> Vec<Bytes> {
         let payloads = self.payloads.lock();
-        payloads.iter().filter(|(id, _)| id == room.as_str()).map(|(_, bytes)| bytes.clone()).collect()
+        payloads
+            .iter()
+            .filter(|(id, _)| id == room.as_str())
+            .map(|(_, bytes)| bytes.clone())
+            .collect()
     }
 
     /// The durable events of a room with their `seq` as the payload gives it, in the order in which they came.
@@ -156,7 +175,10 @@ impl Node {
 
     /// The room as a newcomer sees it; changes nothing.
     pub(crate) async fn picture(&self, room: &RoomId) -> Value {
-        let since = Since { epoch: "none".to_owned(), seq: 0 };
+        let since = Since {
+            epoch: "none".to_owned(),
+            seq: 0,
+        };
         let joined = self.joined(room, Op::Tail { since }).await;
         assert!(!joined.recovered);
         serde_json::from_str(&joined.data).unwrap()
@@ -198,7 +220,10 @@ pub(crate) fn connection(number: u64) -> ConnectionId {
 
 /// Fields from pairs of names and JSON texts.
 pub(crate) fn fields(pairs: &[(&str, &str)]) -> Fields {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), JsonText::from_trusted(*value))).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), JsonText::from_trusted(*value)))
+        .collect()
 }
 
 pub(crate) fn names(names: &[&str]) -> Vec<String> {
@@ -224,35 +249,63 @@ pub(crate) fn enter(id: &str, number: u64) -> Op {
 }
 
 pub(crate) fn resume(id: &str, number: u64, epoch: &str, seq: u64) -> Op {
-    Op::Join(Join { since: Some(since(epoch, seq)), ..join(id, number) })
+    Op::Join(Join {
+        since: Some(since(epoch, seq)),
+        ..join(id, number)
+    })
 }
 
 pub(crate) fn since(epoch: &str, seq: u64) -> Since {
-    Since { epoch: epoch.to_owned(), seq }
+    Since {
+        epoch: epoch.to_owned(),
+        seq,
+    }
 }
 
 pub(crate) fn leave(id: &str, number: u64) -> Op {
-    Op::Part { user: user(id), connection: connection(number), leaving: true }
+    Op::Part {
+        user: user(id),
+        connection: connection(number),
+        leaving: true,
+    }
 }
 
 pub(crate) fn lose(id: &str, number: u64) -> Op {
-    Op::Part { user: user(id), connection: connection(number), leaving: false }
+    Op::Part {
+        user: user(id),
+        connection: connection(number),
+        leaving: false,
+    }
 }
 
 pub(crate) fn presence(id: &str, set: &[(&str, &str)], remove: &[&str]) -> Op {
-    Op::PresenceUpdate { user: user(id), set: fields(set), remove: names(remove) }
+    Op::PresenceUpdate {
+        user: user(id),
+        set: fields(set),
+        remove: names(remove),
+    }
 }
 
 pub(crate) fn send(id: &str, body: &str) -> Op {
-    Op::MessageSend { by: user(id), tail: message_tail(id, "text", body) }
+    Op::MessageSend {
+        by: user(id),
+        tail: message_tail(id, "text", body),
+    }
 }
 
 pub(crate) fn broadcast(id: &str, data: &str) -> Op {
-    Op::Broadcast { by: user(id), data: data.to_owned() }
+    Op::Broadcast {
+        by: user(id),
+        data: data.to_owned(),
+    }
 }
 
 pub(crate) fn history(before: Option<&str>, after: Option<&str>, limit: usize) -> Op {
-    Op::MessageHistory { before: before.map(str::to_owned), after: after.map(str::to_owned), limit }
+    Op::MessageHistory {
+        before: before.map(str::to_owned),
+        after: after.map(str::to_owned),
+        limit,
+    }
 }
 
 pub(crate) fn patch(set: &[(&str, &str)], remove: &[&str]) -> Op {
@@ -276,15 +329,24 @@ pub(crate) fn increment(name: &str, by: f64) -> Op {
 }
 
 pub(crate) fn state(fields: Option<&[&str]>) -> Op {
-    Op::StateGet { fields: fields.map(names) }
+    Op::StateGet {
+        fields: fields.map(names),
+    }
 }
 
 /// The bodies of a list of messages.
 pub(crate) fn bodies(list: &Value) -> Vec<Value> {
-    list.as_array().unwrap().iter().map(|message| message["body"].clone()).collect()
+    list.as_array()
+        .unwrap()
+        .iter()
+        .map(|message| message["body"].clone())
+        .collect()
 }
 
 /// A member of an answer that is text.
 pub(crate) fn text(value: &Value, name: &str) -> String {
-    value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}")).to_owned()
+    value[name]
+        .as_str()
+        .unwrap_or_else(|| panic!("no {name} in {value}"))
+        .to_owned()
 }

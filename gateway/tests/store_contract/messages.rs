@@ -20,12 +20,21 @@ pub(crate) async fn a_message_is_acknowledged_as_it_is_sent_to_all<B: Backend>()
     let epoch = node.joined(&room, enter(id, 1)).await.epoch;
     let body = "{\"text\":\"é \\\"\\u001e\",\"n\":1.0}";
     let reply = node.one(&room, send(id, body)).await;
-    let Ok(roomgate::store::Done::Ack(ack)) = reply else { panic!("{reply:?}") };
+    let Ok(roomgate::store::Done::Ack(ack)) = reply else {
+        panic!("{reply:?}")
+    };
     let message: Value = serde_json::from_str(&ack).unwrap();
     let ts = message["message"]["ts"].as_u64().unwrap();
     let expected = message_text(&epoch, 2, ts, &message_tail(id, "text", body));
     assert_eq!(ack, format!("{{\"message\":{expected}}}"));
-    let tail = node.joined(&room, roomgate::store::Op::Tail { since: since(&epoch, 1) }).await;
+    let tail = node
+        .joined(
+            &room,
+            roomgate::store::Op::Tail {
+                since: since(&epoch, 1),
+            },
+        )
+        .await;
     let event = event_text(EventType::MessageSent, room.as_str(), 2, ts, Some(id), &expected);
     assert_eq!(tail.missed, [event]);
 }
@@ -33,8 +42,13 @@ pub(crate) async fn a_message_is_acknowledged_as_it_is_sent_to_all<B: Backend>()
 pub(crate) async fn identical_messages_are_two<B: Backend>() {
     let (node, room) = (node::<B>().await, new_room());
     node.joined(&room, enter("u1", 1)).await;
-    let replies = node.apply(&room, vec![send("u1", "\"same\""), send("u1", "\"same\"")]).await;
-    let ids: Vec<_> = replies.iter().map(|reply| text(&ack(reply)["message"], "id")).collect();
+    let replies = node
+        .apply(&room, vec![send("u1", "\"same\""), send("u1", "\"same\"")])
+        .await;
+    let ids: Vec<_> = replies
+        .iter()
+        .map(|reply| text(&ack(reply)["message"], "id"))
+        .collect();
     assert!(ids[0] < ids[1]);
     let page = node.ack(&room, history(None, None, 10)).await;
     assert_eq!(bodies(&page["messages"]), [json!("same"), json!("same")]);
@@ -43,12 +57,23 @@ pub(crate) async fn identical_messages_are_two<B: Backend>() {
 /// A room with messages 1 to `count`; their ids.
 async fn filled(node: &Node, room: &RoomId, count: u64) -> Vec<String> {
     node.joined(room, enter("u1", 1)).await;
-    let ops = (1..=count).map(|number| send("u1", &number.to_string())).collect();
-    node.apply(room, ops).await.iter().map(|reply| text(&ack(reply)["message"], "id")).collect()
+    let ops = (1..=count)
+        .map(|number| send("u1", &number.to_string()))
+        .collect();
+    node.apply(room, ops)
+        .await
+        .iter()
+        .map(|reply| text(&ack(reply)["message"], "id"))
+        .collect()
 }
 
 fn numbers(page: &Value) -> Vec<u64> {
-    page["messages"].as_array().unwrap().iter().map(|message| message["body"].as_u64().unwrap()).collect()
+    page["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| message["body"].as_u64().unwrap())
+        .collect()
 }
 
 pub(crate) async fn history_pages_both_ways<B: Backend>() {
@@ -68,16 +93,27 @@ pub(crate) async fn history_pages_both_ways<B: Backend>() {
     assert_eq!(numbers(&page), (6..=15).collect::<Vec<_>>());
     assert_eq!((page["before"].as_str(), page["after"].as_str()), (id(6), id(15)));
     let page = node.ack(&room, history(None, id(15), 10)).await;
-    assert_eq!((numbers(&page), page.get("after")), ((16..=25).collect::<Vec<_>>(), None));
-    assert_eq!(numbers(&node.ack(&room, history(None, id(25), 10)).await), [0_u64; 0]);
-    assert_eq!(numbers(&node.ack(&room, history(id(1), None, 10)).await), [0_u64; 0]);
+    assert_eq!(
+        (numbers(&page), page.get("after")),
+        ((16..=25).collect::<Vec<_>>(), None)
+    );
+    assert_eq!(
+        numbers(&node.ack(&room, history(None, id(25), 10)).await),
+        [0_u64; 0]
+    );
+    assert_eq!(
+        numbers(&node.ack(&room, history(id(1), None, 10)).await),
+        [0_u64; 0]
+    );
 }
 
 pub(crate) async fn cursors_need_not_exist<B: Backend>() {
     let (node, room) = (node::<B>().await, new_room());
     node.joined(&room, enter("u1", 1)).await;
     // Messages at 2, 4, 6, 8.
-    let ops = (1..=4).flat_map(|n| [send("u1", &n.to_string()), broadcast("u1", "{}")]).collect();
+    let ops = (1..=4)
+        .flat_map(|n| [send("u1", &n.to_string()), broadcast("u1", "{}")])
+        .collect();
     let replies = node.apply(&room, ops).await;
     let first = text(&ack(&replies[0])["message"], "id");
     let epoch = first.rsplit_once('-').unwrap().0;
@@ -90,13 +126,26 @@ pub(crate) async fn cursors_need_not_exist<B: Backend>() {
         (Some(at(99)), None, vec![1, 2, 3, 4]),
         (None, Some(at(99)), vec![]),
     ] {
-        let page = node.ack(&room, history(before.as_deref(), after.as_deref(), 10)).await;
+        let page = node
+            .ack(&room, history(before.as_deref(), after.as_deref(), 10))
+            .await;
         assert_eq!(numbers(&page), expected, "before {before:?} after {after:?}");
     }
-    for bad in ["", "x", "a b-0000000001", "-0000000001", "abc-", "abc-12x", "\u{1f600}"] {
+    for bad in [
+        "",
+        "x",
+        "a b-0000000001",
+        "-0000000001",
+        "abc-",
+        "abc-12x",
+        "\u{1f600}",
+    ] {
         let refusal = node.refusal(&room, history(Some(bad), None, 10)).await;
         assert_eq!(refusal.code, ErrorCode::BadRequest, "{bad:?}");
-        assert_eq!(node.refusal(&room, history(None, Some(bad), 10)).await.code, ErrorCode::BadRequest);
+        assert_eq!(
+            node.refusal(&room, history(None, Some(bad), 10)).await.code,
+            ErrorCode::BadRequest
+        );
     }
 }
 
@@ -117,14 +166,23 @@ pub(crate) async fn history_in_a_batch_sees_what_came_before_it<B: Backend>() {
 }
 
 pub(crate) async fn a_page_ends_at_its_bytes<B: Backend>() {
-    let limits = StoreLimits { page_bytes: 1000, ..StoreLimits::default() };
+    let limits = StoreLimits {
+        page_bytes: 1000,
+        ..StoreLimits::default()
+    };
     let (node, room) = (node_with::<B>(limits).await, new_room());
     node.joined(&room, enter("u1", 1)).await;
     let small = format!("\"{}\"", "s".repeat(200));
     let big = format!("\"{}\"", "b".repeat(3000));
-    let ops = [&small, &small, &big, &small, &small, &small, &small].map(|body| send("u1", body)).to_vec();
-    let ids: Vec<_> =
-        node.apply(&room, ops).await.iter().map(|reply| text(&ack(reply)["message"], "id")).collect();
+    let ops = [&small, &small, &big, &small, &small, &small, &small]
+        .map(|body| send("u1", body))
+        .to_vec();
+    let ids: Vec<_> = node
+        .apply(&room, ops)
+        .await
+        .iter()
+        .map(|reply| text(&ack(reply)["message"], "id"))
+        .collect();
     let count = |page: &Value| page["messages"].as_array().unwrap().len();
     let newest = node.ack(&room, history(None, None, 50)).await;
     let here = count(&newest);
@@ -133,13 +191,19 @@ pub(crate) async fn a_page_ends_at_its_bytes<B: Backend>() {
     assert_eq!(newest["before"].as_str(), Some(ids[7 - here].as_str()));
     // One at least, however big.
     let page = node.ack(&room, history(Some(&ids[3]), None, 50)).await;
-    assert_eq!((count(&page), page["messages"][0]["id"].as_str()), (1, Some(ids[2].as_str())));
+    assert_eq!(
+        (count(&page), page["messages"][0]["id"].as_str()),
+        (1, Some(ids[2].as_str()))
+    );
     let page = node.ack(&room, history(None, Some(&ids[0]), 50)).await;
     assert_eq!((count(&page), page["after"].as_str()), (1, Some(ids[1].as_str())));
     let page = node.ack(&room, history(None, Some(&ids[1]), 50)).await;
     assert_eq!((count(&page), page["after"].as_str()), (1, Some(ids[2].as_str())));
     // A snapshot is bounded in the same way.
-    assert_eq!(snapshot(&node.one(&room, enter("u2", 2)).await).messages.len(), here);
+    assert_eq!(
+        snapshot(&node.one(&room, enter("u2", 2)).await).messages.len(),
+        here
+    );
 }
 
 pub(crate) async fn a_snapshot_brings_as_many_messages_as_asked<B: Backend>() {
@@ -147,7 +211,10 @@ pub(crate) async fn a_snapshot_brings_as_many_messages_as_asked<B: Backend>() {
     filled(&node, &room, 60).await;
     let ops = [(2, 0), (3, 3), (4, 50), (5, 200)]
         .map(|(number, messages)| {
-            roomgate::store::Op::Join(Join { messages, ..join(&format!("u{number}"), number) })
+            roomgate::store::Op::Join(Join {
+                messages,
+                ..join(&format!("u{number}"), number)
+            })
         })
         .to_vec();
     let replies = node.apply(&room, ops).await;
@@ -155,13 +222,19 @@ pub(crate) async fn a_snapshot_brings_as_many_messages_as_asked<B: Backend>() {
         let messages = snapshot(reply).messages;
         assert_eq!(messages.len(), expected);
         if let Some(last) = messages.last() {
-            assert_eq!((&last.body, last.version, last.kind.as_str()), (&json!(60), 1, "text"));
+            assert_eq!(
+                (&last.body, last.version, last.kind.as_str()),
+                (&json!(60), 1, "text")
+            );
         }
     }
 }
 
 pub(crate) async fn messages_past_retention_are_not_returned<B: Backend>() {
-    let limits = StoreLimits { retention: Duration::from_millis(400), ..StoreLimits::default() };
+    let limits = StoreLimits {
+        retention: Duration::from_millis(400),
+        ..StoreLimits::default()
+    };
     let (node, room) = (node_with::<B>(limits).await, new_room());
     let ids = filled(&node, &room, 3).await;
     assert_eq!(numbers(&node.ack(&room, history(None, None, 9)).await), [1, 2, 3]);
@@ -169,10 +242,18 @@ pub(crate) async fn messages_past_retention_are_not_returned<B: Backend>() {
         numbers(&node.ack(&room, history(None, None, 9)).await).is_empty()
     })
     .await;
-    assert!(snapshot(&node.one(&room, enter("u2", 2)).await).messages.is_empty());
+    assert!(
+        snapshot(&node.one(&room, enter("u2", 2)).await)
+            .messages
+            .is_empty()
+    );
     // Cursors of what is gone still work; many writes purge it.
     for start in [4, 24] {
-        node.apply(&room, (start..start + 20).map(|n| send("u1", &n.to_string())).collect()).await;
+        node.apply(
+            &room,
+            (start..start + 20).map(|n| send("u1", &n.to_string())).collect(),
+        )
+        .await;
     }
     let page = node.ack(&room, history(None, Some(&ids[1]), 3)).await;
     let numbers_after = numbers(&page);

@@ -91,21 +91,39 @@ async fn every_key_has_a_life_after_every_operation() {
         check_keys(&room, hour - 5, hour + 61);
         assert!(exists(&keys::room(&room)[0]), "{op:?}");
     }
-    node.apply(&room, (0..40).map(|_| send("u1", "1")).collect()).await;
-    let after = [send("u1", "1"), leave("u2", 2), patch(&[], &["a"]), enter("u3", 3), patch(&[("b", "1")], &[])];
+    node.apply(&room, (0..40).map(|_| send("u1", "1")).collect())
+        .await;
+    let after = [
+        send("u1", "1"),
+        leave("u2", 2),
+        patch(&[], &["a"]),
+        enter("u3", 3),
+        patch(&[("b", "1")], &[]),
+    ];
     for op in after {
         node.one(&room, op).await.unwrap();
         check_keys(&room, 24 * hour - 5, 24 * hour + 61);
     }
     let score = || server().ask(&["ZSCORE", keys::ROOMS, room.as_str()]);
-    let end: f64 = server().ask(&["HGET", &keys::room(&room)[0], "end"]).trim().parse().unwrap();
-    eventually("the registry knows the room's end", || async { score().trim().parse() == Ok(end) }).await;
+    let end: f64 = server()
+        .ask(&["HGET", &keys::room(&room)[0], "end"])
+        .trim()
+        .parse()
+        .unwrap();
+    eventually("the registry knows the room's end", || async {
+        score().trim().parse() == Ok(end)
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_room_ends_unless_it_is_used() {
     let ms = Duration::from_millis;
-    let limits = StoreLimits { active_ttl: ms(600), retention: ms(600), ..StoreLimits::default() };
+    let limits = StoreLimits {
+        active_ttl: ms(600),
+        retention: ms(600),
+        ..StoreLimits::default()
+    };
     let (node, room) = (node_with::<Redis>(limits).await, new_room());
     let start = tokio::time::Instant::now();
     let epoch = node.joined(&room, enter("u1", 1)).await.epoch;
@@ -113,7 +131,17 @@ async fn a_room_ends_unless_it_is_used() {
         node.ack(&room, send("u1", "1")).await;
         tokio::time::sleep(ms(20)).await;
     }
-    assert_eq!(node.joined(&room, Op::Tail { since: since(&epoch, 0) }).await.epoch, epoch);
+    assert_eq!(
+        node.joined(
+            &room,
+            Op::Tail {
+                since: since(&epoch, 0)
+            }
+        )
+        .await
+        .epoch,
+        epoch
+    );
     let all = || server().ask(&["KEYS", &format!("room:{{{room}}}:*")]);
     eventually("nothing is left", || async { all().trim().is_empty() }).await;
     assert!(node.one(&room, send("u1", "1")).await.is_err());
@@ -122,13 +150,18 @@ async fn a_room_ends_unless_it_is_used() {
 
 #[tokio::test]
 async fn messages_past_retention_are_purged() {
-    let limits = StoreLimits { retention: Duration::from_millis(200), ..StoreLimits::default() };
+    let limits = StoreLimits {
+        retention: Duration::from_millis(200),
+        ..StoreLimits::default()
+    };
     let (node, room) = (node_with::<Redis>(limits).await, new_room());
     node.joined(&room, enter("u1", 1)).await;
-    node.apply(&room, (0..40).map(|_| send("u1", "1")).collect()).await;
+    node.apply(&room, (0..40).map(|_| send("u1", "1")).collect())
+        .await;
     let [.., messages, message, _, _, _] = keys::room(&room);
     eventually("old messages are gone from both keys", || async {
-        node.apply(&room, (0..16).map(|_| broadcast("u1", "1")).collect()).await;
+        node.apply(&room, (0..16).map(|_| broadcast("u1", "1")).collect())
+            .await;
         !exists(&messages) && !exists(&message)
     })
     .await;
@@ -139,11 +172,23 @@ async fn messages_past_retention_are_purged() {
 #[tokio::test]
 async fn what_is_left_of_a_room_without_meta_is_not_found_again() {
     let (node, room) = (node::<Redis>().await, new_room());
-    node.apply(&room, vec![enter("u1", 1), send("u1", "1"), patch(&[("a", "1")], &[])]).await;
+    node.apply(
+        &room,
+        vec![enter("u1", 1), send("u1", "1"), patch(&[("a", "1")], &[])],
+    )
+    .await;
     server().ask(&["DEL", &keys::room(&room)[0]]);
     assert!(node.one(&room, state(None)).await.is_err());
     let picture = snapshot(&node.one(&room, enter("u2", 2)).await);
-    assert_eq!((picture.seq, picture.members, picture.messages.len(), picture.state.len()), (1, 1, 0, 0));
+    assert_eq!(
+        (
+            picture.seq,
+            picture.members,
+            picture.messages.len(),
+            picture.state.len()
+        ),
+        (1, 1, 0, 0)
+    );
     check_keys(&room, 3595, 3661);
 }
 
@@ -153,7 +198,11 @@ async fn a_damaged_room_says_so_and_changes_nothing() {
     node.joined(&well, enter("u1", 1)).await;
     for damaged in 0..7 {
         let room = new_room();
-        node.apply(&room, vec![enter("u1", 1), send("u1", "1"), patch(&[("a", "1")], &[])]).await;
+        node.apply(
+            &room,
+            vec![enter("u1", 1), send("u1", "1"), patch(&[("a", "1")], &[])],
+        )
+        .await;
         let keys = keys::room(&room);
         server().ask(&["SET", &keys[damaged], "damaged"]);
         let dump = || -> Vec<String> { keys.iter().map(|key| server().ask(&["DUMP", key])).collect() };
@@ -165,10 +214,17 @@ async fn a_damaged_room_says_so_and_changes_nothing() {
             send("u1", "2"),
             presence("u1", &[("a", "1")], &[]),
             history(None, None, 5),
-            Op::UsersList { cursor: None, limit: 5 },
+            Op::UsersList {
+                cursor: None,
+                limit: 5,
+            },
         ];
         let result = node.store.apply(&room, batch).await;
-        assert!(matches!(result, Err(StoreError::Damaged(_))), "{}: {result:?}", keys[damaged]);
+        assert!(
+            matches!(result, Err(StoreError::Damaged(_))),
+            "{}: {result:?}",
+            keys[damaged]
+        );
         assert_eq!(dump(), before, "{}", keys[damaged]);
     }
     for (field, junk) in [("seq", "x"), ("active", ""), ("end", "-"), ("version", "x")] {
@@ -176,15 +232,33 @@ async fn a_damaged_room_says_so_and_changes_nothing() {
         node.joined(&room, enter("u1", 1)).await;
         server().ask(&["HSET", &keys::room(&room)[0], field, junk]);
         let result = node.store.apply(&room, vec![enter("u2", 1)]).await;
-        assert!(matches!(result, Err(StoreError::Damaged(_))), "{field}: {result:?}");
+        assert!(
+            matches!(result, Err(StoreError::Damaged(_))),
+            "{field}: {result:?}"
+        );
     }
-    for junk in ["", "{", "[]", "1", "{\"name\":1}", "{\"name\":\"n\",\"joinedAt\":1,\"presence\":{},\"conns\":1}"] {
+    for junk in [
+        "",
+        "{",
+        "[]",
+        "1",
+        "{\"name\":1}",
+        "{\"name\":\"n\",\"joinedAt\":1,\"presence\":{},\"conns\":1}",
+    ] {
         let room = new_room();
         node.joined(&room, enter("u1", 1)).await;
         server().ask(&["HSET", &keys::room(&room)[2], "u1", junk]);
-        for op in [enter("u1", 2), enter("u2", 2), lose("u1", 1), presence("u1", &[("a", "1")], &[])] {
+        for op in [
+            enter("u1", 2),
+            enter("u2", 2),
+            lose("u1", 1),
+            presence("u1", &[("a", "1")], &[]),
+        ] {
             let result = node.store.apply(&room, vec![send("u1", "1"), op.clone()]).await;
-            assert!(matches!(result, Err(StoreError::Damaged(_))), "{junk}, {op:?}: {result:?}");
+            assert!(
+                matches!(result, Err(StoreError::Damaged(_))),
+                "{junk}, {op:?}: {result:?}"
+            );
         }
         assert_eq!(server().ask(&["HGET", &keys::room(&room)[0], "seq"]).trim(), "1");
     }
@@ -194,12 +268,34 @@ async fn a_damaged_room_says_so_and_changes_nothing() {
 #[tokio::test]
 async fn meta_counts() {
     let (node, room) = (node::<Redis>().await, new_room());
-    node.apply(&room, vec![enter("u1", 1), enter("u2", 2), leave("u2", 2), enter("u2", 2), enter("u2", 3)]).await;
-    node.apply(&room, vec![send("u1", "1"), send("u1", "1"), broadcast("u1", "1")]).await;
-    let field = |name: &str| server().ask(&["HGET", &keys::room(&room)[0], name]).trim().to_owned();
+    node.apply(
+        &room,
+        vec![
+            enter("u1", 1),
+            enter("u2", 2),
+            leave("u2", 2),
+            enter("u2", 2),
+            enter("u2", 3),
+        ],
+    )
+    .await;
+    node.apply(
+        &room,
+        vec![send("u1", "1"), send("u1", "1"), broadcast("u1", "1")],
+    )
+    .await;
+    let field = |name: &str| {
+        server()
+            .ask(&["HGET", &keys::room(&room)[0], name])
+            .trim()
+            .to_owned()
+    };
     let count = |name: &str| field(name).parse::<u64>().unwrap();
     assert_eq!((count("peak"), count("joins")), (2, 3));
     assert_eq!(count("seq") - count("others"), 2);
-    assert_eq!((field("status"), field("config")), ("active".to_owned(), "{}".to_owned()));
+    assert_eq!(
+        (field("status"), field("config")),
+        ("active".to_owned(), "{}".to_owned())
+    );
     assert!(count("created") <= count("active"));
 }

@@ -59,7 +59,12 @@ fn face(user: &Value) -> Value {
 }
 
 fn pairs(object: &Value) -> BTreeMap<String, Value> {
-    object.as_object().unwrap().iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    object
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 fn items(list: &Value) -> impl Iterator<Item = &Value> {
@@ -68,7 +73,9 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
 
 impl View {
     fn of(picture: &Value) -> Self {
-        let users = items(&picture["users"]).map(|user| (text(user, "id"), face(user))).collect::<BTreeMap<_, _>>();
+        let users = items(&picture["users"])
+            .map(|user| (text(user, "id"), face(user)))
+            .collect::<BTreeMap<_, _>>();
         assert_eq!(picture["members"].as_u64(), Some(users.len() as u64));
         Self {
             seq: picture["seq"].as_u64().unwrap(),
@@ -86,10 +93,16 @@ impl View {
         match event["type"].as_str().unwrap() {
             "presence" => {
                 for user in items(&data["joined"]) {
-                    assert!(self.users.insert(text(user, "id"), face(user)).is_none(), "{event}");
+                    assert!(
+                        self.users.insert(text(user, "id"), face(user)).is_none(),
+                        "{event}"
+                    );
                 }
                 for user in items(&data["updated"]) {
-                    assert!(self.users.insert(text(user, "id"), face(user)).is_some(), "{event}");
+                    assert!(
+                        self.users.insert(text(user, "id"), face(user)).is_some(),
+                        "{event}"
+                    );
                 }
                 for (part, status) in [("away", "away"), ("back", "here")] {
                     for id in items(&data[part]) {
@@ -127,7 +140,14 @@ async fn check(node: &Node, batches: Vec<Vec<Op>>) {
                 assert_eq!(joined.epoch, epoch);
             }
         }
-        let tail = node.joined(&room, Op::Tail { since: since(&epoch, view.seq) }).await;
+        let tail = node
+            .joined(
+                &room,
+                Op::Tail {
+                    since: since(&epoch, view.seq),
+                },
+            )
+            .await;
         assert!(tail.recovered);
         for bytes in &tail.missed {
             view.replay(&serde_json::from_slice(bytes).unwrap());

@@ -34,8 +34,16 @@ impl RedisServer {
         std::fs::create_dir_all(&folder).unwrap();
         // Another process may take the port before the server does.
         for _ in 0..10 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut server = Self { port, folder: folder.clone(), keeper: None };
+            let port = TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap()
+                .port();
+            let mut server = Self {
+                port,
+                folder: folder.clone(),
+                keeper: None,
+            };
             if server.launch(arguments) {
                 return server;
             }
@@ -47,7 +55,19 @@ impl RedisServer {
         let script = "redis-server \"$@\" & server=$!; cat > /dev/null; kill -CONT $server; kill -9 $server; wait $server";
         let port = self.port.to_string();
         let keeper = Command::new("sh")
-            .args(["-c", script, "sh", "--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args([
+                "-c",
+                script,
+                "sh",
+                "--port",
+                &port,
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
             .arg("--dir")
             .arg(&self.folder)
             .args(arguments)
@@ -80,10 +100,22 @@ impl RedisServer {
 
     /// Whether the server that answers is a child of this keeper.
     fn owns(&self, info: &str) -> bool {
-        let pid = info.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap_or_default().trim();
+        let pid = info
+            .lines()
+            .find_map(|line| line.strip_prefix("process_id:"))
+            .unwrap_or_default()
+            .trim();
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = stat.rsplit(')').next().unwrap_or_default().split_whitespace().nth(1).unwrap_or_default();
-        self.keeper.as_ref().is_some_and(|keeper| keeper.id().to_string() == parent)
+        let parent = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .nth(1)
+            .unwrap_or_default();
+        self.keeper
+            .as_ref()
+            .is_some_and(|keeper| keeper.id().to_string() == parent)
     }
 
     /// `redis://…`
@@ -99,7 +131,11 @@ impl RedisServer {
     /// The server's process id.
     pub(crate) fn pid(&self) -> String {
         let info = self.ask(&["INFO", "server"]);
-        info.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap().trim().to_owned()
+        info.lines()
+            .find_map(|line| line.strip_prefix("process_id:"))
+            .unwrap()
+            .trim()
+            .to_owned()
     }
 
     /// Kills the server. Its port stays reserved for [`RedisServer::restart`] by nothing but luck.
@@ -120,12 +156,19 @@ impl RedisServer {
 
     /// Sends a signal to the server, given its process id.
     pub(crate) fn signal(pid: &str, signal: &str) {
-        assert!(Command::new("kill").args([signal, pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args([signal, pid])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     /// Sends one command and returns its reply as it stands on the wire, bulk strings and lists as their lines.
     pub(crate) fn ask(&self, command: &[&str]) -> String {
-        self.try_ask(command).unwrap_or_else(|| panic!("no answer to {command:?}"))
+        self.try_ask(command)
+            .unwrap_or_else(|| panic!("no answer to {command:?}"))
     }
 
     fn try_ask(&self, command: &[&str]) -> Option<String> {
@@ -176,7 +219,10 @@ fn read_reply(reader: &mut BufReader<TcpStream>, out: &mut String) -> Option<()>
     Some(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "waits for another process, before any runtime is there")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "waits for another process, before any runtime is there"
+)]
 fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }

@@ -82,7 +82,9 @@ pub(super) async fn look(endpoint: &Endpoint, name: &str, patience: Duration) ->
     let failed = |error| sort(endpoint, error);
     let mut wire = Wire::connect(endpoint, name, patience).await.map_err(failed)?;
     if endpoint.db != 0 {
-        wire.ask_text(&["SELECT", &endpoint.db.to_string()], patience).await.map_err(failed)?;
+        wire.ask_text(&["SELECT", &endpoint.db.to_string()], patience)
+            .await
+            .map_err(failed)?;
     }
     match info(&mut wire, "server", patience).await.map_err(failed)? {
         None => tracing::info!("Redis does not show INFO to this user: its version is not checked"),
@@ -111,7 +113,9 @@ async fn info(wire: &mut Wire, section: &str, patience: Duration) -> Result<Opti
 }
 
 fn line<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    info.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(str::trim)
 }
 
 fn check_version(endpoint: &Endpoint, info: &str) -> Result<(), BootError> {
@@ -120,10 +124,17 @@ fn check_version(endpoint: &Endpoint, info: &str) -> Result<(), BootError> {
         None => ("Redis", line(info, "redis_version").unwrap_or("?"), REDIS),
     };
     let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());
-    let number = (numbers.next().flatten().unwrap_or(0), numbers.next().flatten().unwrap_or(0));
+    let number = (
+        numbers.next().flatten().unwrap_or(0),
+        numbers.next().flatten().unwrap_or(0),
+    );
     if number < least {
         let (address, version) = (endpoint.to_string(), version.to_owned());
-        return Err(BootError::TooOld { address, server, version });
+        return Err(BootError::TooOld {
+            address,
+            server,
+            version,
+        });
     }
     tracing::info!(server, version, address = %endpoint, "Redis found");
     Ok(())
@@ -144,12 +155,16 @@ pub(super) fn refused(address: String, reason: String) -> Attempt {
     match reason.split(' ').next().unwrap_or_default() {
         "WRONGPASS" | "NOAUTH" => Attempt::Never(BootError::Login { address, reason }),
         "NOPERM" => Attempt::Never(BootError::Permission { address, reason }),
-        "NOPROTO" => {
-            Attempt::Never(BootError::TooOld { address, server: "Redis", version: "without RESP3".to_owned() })
-        }
-        "ERR" if reason.contains("unknown command") => {
-            Attempt::Never(BootError::TooOld { address, server: "Redis", version: "without HELLO".to_owned() })
-        }
+        "NOPROTO" => Attempt::Never(BootError::TooOld {
+            address,
+            server: "Redis",
+            version: "without RESP3".to_owned(),
+        }),
+        "ERR" if reason.contains("unknown command") => Attempt::Never(BootError::TooOld {
+            address,
+            server: "Redis",
+            version: "without HELLO".to_owned(),
+        }),
         "ERR" if reason.contains("max number of clients") => Attempt::Again(reason),
         "ERR" => Attempt::Never(BootError::Refused { address, reason }),
         _ => Attempt::Again(reason),
@@ -170,7 +185,10 @@ mod tests {
         for (info, good) in [
             ("redis_version:7.0.15\r\n", true),
             ("redis_version:6.2.14\r\n", false),
-            ("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n", true),
+            (
+                "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n",
+                true,
+            ),
             ("redis_version:7.2.4\r\nvalkey_version:7.1.0\r\n", false),
             ("", false),
         ] {
@@ -182,10 +200,21 @@ mod tests {
     fn only_what_can_pass_is_tried_again() {
         let refused = |reason: &str| refused(endpoint().to_string(), reason.to_owned());
         assert!(matches!(refused("LOADING Redis is loading"), Attempt::Again(_)));
-        assert!(matches!(refused("WRONGPASS no"), Attempt::Never(BootError::Login { .. })));
-        assert!(matches!(refused("NOPERM no"), Attempt::Never(BootError::Permission { .. })));
-        assert!(matches!(refused("ERR unknown command `HELLO`"), Attempt::Never(BootError::TooOld { .. })));
-        let Attempt::Never(error) = refused("NOAUTH x") else { panic!() };
+        assert!(matches!(
+            refused("WRONGPASS no"),
+            Attempt::Never(BootError::Login { .. })
+        ));
+        assert!(matches!(
+            refused("NOPERM no"),
+            Attempt::Never(BootError::Permission { .. })
+        ));
+        assert!(matches!(
+            refused("ERR unknown command `HELLO`"),
+            Attempt::Never(BootError::TooOld { .. })
+        ));
+        let Attempt::Never(error) = refused("NOAUTH x") else {
+            panic!()
+        };
         assert!(!error.to_string().contains("hunter2"));
     }
 }

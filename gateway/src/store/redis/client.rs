@@ -78,12 +78,17 @@ impl CommandClient {
             loaded: AtomicBool::new(false),
             answers: AtomicU64::new(0),
         };
-        Self { shared: Arc::new(shared), supervisor: Mutex::new(None) }
+        Self {
+            shared: Arc::new(shared),
+            supervisor: Mutex::new(None),
+        }
     }
 
     /// Starts connecting, for ever, if that has not been done. Needs a runtime.
     pub(super) fn start(&self) {
-        self.supervisor.lock().get_or_insert_with(|| tokio::spawn(supervise(Arc::clone(&self.shared))));
+        self.supervisor
+            .lock()
+            .get_or_insert_with(|| tokio::spawn(supervise(Arc::clone(&self.shared))));
     }
 
     /// Waits until connected with the library loaded.
@@ -125,7 +130,9 @@ impl CommandClient {
     /// Sends one command, if the connection is up.
     pub(super) async fn send(&self, command: &'static str, args: Vec<Value>) -> Result<Frame, CommandError> {
         if !self.is_up() {
-            return Err(CommandError::Store(StoreError::Unavailable("not connected".to_owned())));
+            return Err(CommandError::Store(StoreError::Unavailable(
+                "not connected".to_owned(),
+            )));
         }
         send(&self.shared, command, args).await
     }
@@ -155,7 +162,10 @@ impl Drop for CommandClient {
 async fn send(shared: &Shared, command: &'static str, args: Vec<Value>) -> Result<Frame, CommandError> {
     let fred = shared.fred.read().clone();
     let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
-    let frame = fred.custom_raw(command, args).await.map_err(|error| CommandError::Store(of_fred(&error)))?;
+    let frame = fred
+        .custom_raw(command, args)
+        .await
+        .map_err(|error| CommandError::Store(of_fred(&error)))?;
     shared.answers.fetch_add(1, Ordering::Relaxed);
     if let Frame::SimpleError { data, .. } = &frame {
         return Err(of_redis(data));
@@ -202,7 +212,12 @@ async fn supervise(shared: Arc<Shared>) {
             }
             let silent = shared.answers.load(Ordering::Relaxed) == before;
             let up = !shared.down.load(Ordering::Acquire) && fred.is_connected();
-            if silent && up && tokio::time::timeout(TRIAL, send(&shared, "PING", Vec::new())).await.is_err() {
+            if silent
+                && up
+                && tokio::time::timeout(TRIAL, send(&shared, "PING", Vec::new()))
+                    .await
+                    .is_err()
+            {
                 tracing::warn!("the command connection to Redis does not answer; making another");
                 break;
             }
@@ -260,7 +275,9 @@ fn fred_of(config: &RedisConfig, endpoint: &Endpoint) -> impl Fn() -> Client + S
     let ms = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX).max(1);
     let fred_config = Config {
         fail_fast: false,
-        server: ServerConfig::Centralized { server: Server::new(endpoint.host.clone(), endpoint.port) },
+        server: ServerConfig::Centralized {
+            server: Server::new(endpoint.host.clone(), endpoint.port),
+        },
         version: RespVersion::RESP3,
         username: endpoint.user.clone(),
         password: endpoint.password.clone(),
@@ -276,12 +293,20 @@ fn fred_of(config: &RedisConfig, endpoint: &Endpoint) -> impl Fn() -> Client + S
             max_timeout: Some(config.timeout),
             interval: (config.timeout / 4).max(Duration::from_millis(10)),
         },
-        tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
+        tcp: TcpConfig {
+            nodelay: Some(true),
+            ..TcpConfig::default()
+        },
         ..ConnectionConfig::default()
     };
-    let performance =
-        PerformanceConfig { default_command_timeout: config.timeout, ..PerformanceConfig::default() };
-    let longest = config.retry_delay.saturating_mul(1_u32 << config.max_retries.min(16)).min(MAX_DELAY);
+    let performance = PerformanceConfig {
+        default_command_timeout: config.timeout,
+        ..PerformanceConfig::default()
+    };
+    let longest = config
+        .retry_delay
+        .saturating_mul(1_u32 << config.max_retries.min(16))
+        .min(MAX_DELAY);
     let policy = ReconnectPolicy::Exponential {
         attempts: 0,
         max_attempts: 0,
@@ -335,8 +360,11 @@ fn of_fred(error: &Error) -> StoreError {
 }
 
 /// What fred says of commands that it has not written.
-const NOT_SENT: [&str; 3] =
-    ["Failed to route command.", "Client is not initialized.", "Failed to send command to router."];
+const NOT_SENT: [&str; 3] = [
+    "Failed to route command.",
+    "Client is not initialized.",
+    "Failed to send command to router.",
+];
 
 /// First words of the errors of a server that cannot take writes now.
 const CANNOT_NOW: [&str; 12] = [
@@ -376,20 +404,44 @@ mod tests {
     #[test]
     fn errors_of_redis() {
         let of = |text| StoreError::from(of_redis(text));
-        assert!(matches!(of("ROOMDAMAGED room:{r}:meta: x"), StoreError::Damaged(_)));
-        assert!(matches!(of("LOADING Redis is loading"), StoreError::Unavailable(_)));
-        assert!(matches!(of("OOM command not allowed"), StoreError::Unavailable(_)));
+        assert!(matches!(
+            of("ROOMDAMAGED room:{r}:meta: x"),
+            StoreError::Damaged(_)
+        ));
+        assert!(matches!(
+            of("LOADING Redis is loading"),
+            StoreError::Unavailable(_)
+        ));
+        assert!(matches!(
+            of("OOM command not allowed"),
+            StoreError::Unavailable(_)
+        ));
         assert!(matches!(of("ERR something"), StoreError::Internal(_)));
-        assert!(matches!(of_redis("ERR Function not found"), CommandError::NoFunction));
+        assert!(matches!(
+            of_redis("ERR Function not found"),
+            CommandError::NoFunction
+        ));
     }
 
     #[test]
     fn errors_of_fred() {
         let of = |kind, text: &'static str| of_fred(&Error::new(kind, text));
         assert!(matches!(of(ErrorKind::Timeout, "x"), StoreError::Timeout(_)));
-        assert!(matches!(of(ErrorKind::IO, "Connection closed."), StoreError::Timeout(_)));
-        assert!(matches!(of(ErrorKind::Unknown, "channel closed"), StoreError::Timeout(_)));
-        assert!(matches!(of(ErrorKind::Unknown, "Failed to route command."), StoreError::Unavailable(_)));
-        assert!(matches!(of(ErrorKind::Backpressure, "x"), StoreError::Unavailable(_)));
+        assert!(matches!(
+            of(ErrorKind::IO, "Connection closed."),
+            StoreError::Timeout(_)
+        ));
+        assert!(matches!(
+            of(ErrorKind::Unknown, "channel closed"),
+            StoreError::Timeout(_)
+        ));
+        assert!(matches!(
+            of(ErrorKind::Unknown, "Failed to route command."),
+            StoreError::Unavailable(_)
+        ));
+        assert!(matches!(
+            of(ErrorKind::Backpressure, "x"),
+            StoreError::Unavailable(_)
+        ));
     }
 }

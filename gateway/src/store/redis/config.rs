@@ -97,20 +97,27 @@ impl Endpoint {
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, password, address) = match authority.rsplit_once('@') {
             Some((login, address)) => {
-                let (user, password) =
-                    login.split_once(':').ok_or(Invalid("a password is needed after the user"))?;
+                let (user, password) = login
+                    .split_once(':')
+                    .ok_or(Invalid("a password is needed after the user"))?;
                 let user = decoded(user).ok_or(Invalid("the user is not well encoded"))?;
                 let password = decoded(password).ok_or(Invalid("the password is not well encoded"))?;
                 if password.is_empty() {
                     return Err(Invalid("the password is empty"));
                 }
-                (Some(user).filter(|user| !user.is_empty()), Some(password), address)
+                (
+                    Some(user).filter(|user| !user.is_empty()),
+                    Some(password),
+                    address,
+                )
             }
             None => (None, None, authority),
         };
         let (host, port) = match address.strip_prefix('[') {
             Some(rest) => {
-                let (host, port) = rest.split_once(']').ok_or(Invalid("an address in [ ] does not end"))?;
+                let (host, port) = rest
+                    .split_once(']')
+                    .ok_or(Invalid("an address in [ ] does not end"))?;
                 (host, port.strip_prefix(':'))
             }
             None => match address.split_once(':') {
@@ -126,13 +133,25 @@ impl Endpoint {
         }
         let port = match port {
             None => 6379,
-            Some(port) => port.parse().ok().filter(|&port| port > 0).ok_or(Invalid("the port is none"))?,
+            Some(port) => port
+                .parse()
+                .ok()
+                .filter(|&port| port > 0)
+                .ok_or(Invalid("the port is none"))?,
         };
         let db = match path {
             "" => 0,
-            db => db.parse().map_err(|_| Invalid("the database is a number up to 255"))?,
+            db => db
+                .parse()
+                .map_err(|_| Invalid("the database is a number up to 255"))?,
         };
-        Ok(Self { host: host.to_owned(), port, user, password, db })
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+            user,
+            password,
+            db,
+        })
     }
 }
 
@@ -164,14 +183,23 @@ mod tests {
 
     fn endpoint(host: &str, port: u16, user: Option<&str>, password: Option<&str>, db: u8) -> Endpoint {
         let [user, password] = [user, password].map(|text| text.map(str::to_owned));
-        Endpoint { host: host.to_owned(), port, user, password, db }
+        Endpoint {
+            host: host.to_owned(),
+            port,
+            user,
+            password,
+            db,
+        }
     }
 
     #[test]
     fn urls_are_read() {
         for (url, expected) in [
             ("redis://localhost", endpoint("localhost", 6379, None, None, 0)),
-            ("redis://10.0.0.1:7000/3", endpoint("10.0.0.1", 7000, None, None, 3)),
+            (
+                "redis://10.0.0.1:7000/3",
+                endpoint("10.0.0.1", 7000, None, None, 3),
+            ),
             ("redis://:p%40ss@h/", endpoint("h", 6379, None, Some("p@ss"), 0)),
             ("redis://u:p:w@h:1", endpoint("h", 1, Some("u"), Some("p:w"), 0)),
             ("redis://[::1]:6380", endpoint("::1", 6380, None, None, 0)),
@@ -201,7 +229,10 @@ mod tests {
         ] {
             let text = parse(url).unwrap_err().to_string();
             assert!(text.starts_with("REDIS_URL: "), "{text}");
-            assert!(text.contains("redis://[user:password@]host[:port][/db]"), "{text}");
+            assert!(
+                text.contains("redis://[user:password@]host[:port][/db]"),
+                "{text}"
+            );
             assert!(!text.contains("hunter2"), "{text}");
         }
         assert!(!format!("{:?}", parse("redis://u:hunter2@h").unwrap()).contains("hunter2"));

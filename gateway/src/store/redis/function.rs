@@ -29,12 +29,17 @@ pub(super) static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
     let text = FILES.concat();
     let name = format!("roomgate_{:08x}", fnv1a(text.as_bytes()));
     let code = format!("#!lua name={name}\n{}", text.replace("@NAME@", &name));
-    Library { name: name.into(), code: code.into() }
+    Library {
+        name: name.into(),
+        code: code.into(),
+    }
 });
 
 /// FNV-1a, 32 bits.
 fn fnv1a(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    bytes.iter().fold(0x811c_9dc5, |hash, &byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 #[cfg(test)]

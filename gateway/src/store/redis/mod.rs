@@ -35,15 +35,15 @@ use roomgate_shared::{
 };
 use tokio::time::{Instant, sleep};
 
-pub use self::{
-    boot::BootError,
-    config::{ConfigError, RedisConfig, Secret},
-};
 use self::{
     boot::Attempt,
     client::CommandClient,
     config::Endpoint,
     subscriber::{Publish, Setup, Subscriber},
+};
+pub use self::{
+    boot::BootError,
+    config::{ConfigError, RedisConfig, Secret},
 };
 use super::{BoxFuture, EventSink, Op, Readiness, Reply, Store, StoreError};
 
@@ -99,7 +99,11 @@ impl RedisStore {
             };
             let waited = start.elapsed();
             if waited + delay >= wait {
-                return Err(BootError::Unreachable { address: self.endpoint.to_string(), waited, reason });
+                return Err(BootError::Unreachable {
+                    address: self.endpoint.to_string(),
+                    waited,
+                    reason,
+                });
             }
             if reported.is_none_or(|at| at.elapsed() >= REPORT) {
                 tracing::warn!(address = %self.endpoint, reason, "Redis is not ready; waiting for it");
@@ -168,7 +172,9 @@ impl Store for RedisStore {
         Box::pin(async move {
             match self.subscriber.get() {
                 Some(subscriber) => subscriber.subscribe(room).await,
-                None => Err(StoreError::Unavailable("the store has not been started".to_owned())),
+                None => Err(StoreError::Unavailable(
+                    "the store has not been started".to_owned(),
+                )),
             }
         })
     }

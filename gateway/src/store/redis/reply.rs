@@ -35,13 +35,21 @@ fn read(room: &RoomId, frame: Frame, expect: Vec<Expect>) -> Option<Answer> {
     let epoch = text(items.next()?)?;
     let seq = number(&items.next()?)?;
     let life = number(&items.next()?)?;
-    let head = Head { room, epoch: std::str::from_utf8(&epoch).ok()?, seq, ts };
+    let head = Head {
+        room,
+        epoch: std::str::from_utf8(&epoch).ok()?,
+        seq,
+        ts,
+    };
     let shared = Shared::read(items.next()?)?;
     let mut replies = Vec::with_capacity(expect.len());
     for expect in expect {
         replies.push(reply(&head, shared.as_ref(), items.next()?, expect)?);
     }
-    Some(Answer { replies, life: Some(life).filter(|&life| life > 0) })
+    Some(Answer {
+        replies,
+        life: Some(life).filter(|&life| life > 0),
+    })
 }
 
 struct Head<'a> {
@@ -72,8 +80,16 @@ impl Shared {
             return Some(None);
         }
         let [picture, first, events] = <[Frame; 3]>::try_from(list(frame)?).ok()?;
-        let picture = if number(&picture).is_some() { None } else { Some(Picture::read(picture)?) };
-        Some(Some(Self { picture, first: number(&first)?, events: texts(events)? }))
+        let picture = if number(&picture).is_some() {
+            None
+        } else {
+            Some(Picture::read(picture)?)
+        };
+        Some(Some(Self {
+            picture,
+            first: number(&first)?,
+            events: texts(events)?,
+        }))
     }
 
     /// The events after `since`, if they are all there.
@@ -93,7 +109,13 @@ impl Picture {
             [&status, &config, &state, &users].map(|bytes| std::str::from_utf8(bytes).ok());
         let (state, users) = (state?, users?);
         let mut body = String::with_capacity(state.len() + users.len() + 128);
-        for piece in ["\",\"status\":\"", status?, "\",\"config\":", config?, "},\"version\":"] {
+        for piece in [
+            "\",\"status\":\"",
+            status?,
+            "\",\"config\":",
+            config?,
+            "},\"version\":",
+        ] {
             body.push_str(piece);
         }
         push_u64(&mut body, number(&version)?);
@@ -101,7 +123,10 @@ impl Picture {
             body.push_str(piece);
         }
         push_u64(&mut body, number(&members)?);
-        Some(Self { body, messages: texts(messages)? })
+        Some(Self {
+            body,
+            messages: texts(messages)?,
+        })
     }
 
     /// `data` of the ack, with the newest `messages`.
@@ -110,7 +135,12 @@ impl Picture {
         let bytes: usize = messages.iter().map(|text| text.len() + 1).sum();
         let mut out = String::with_capacity(self.body.len() + bytes + you.map_or(0, str::len) + 192);
         push_head(&mut out, head);
-        for piece in [",\"recovered\":false,\"reason\":\"", reason, "\",\"room\":{\"id\":\"", head.room.as_str()] {
+        for piece in [
+            ",\"recovered\":false,\"reason\":\"",
+            reason,
+            "\",\"room\":{\"id\":\"",
+            head.room.as_str(),
+        ] {
             out.push_str(piece);
         }
         out.push_str(&self.body);
@@ -190,13 +220,20 @@ fn reply(head: &Head<'_>, shared: Option<&Shared>, item: Frame, expect: Expect) 
     }
     .into_iter();
     let code = text(parts.next()?)?;
-    let code = ErrorCode::ALL.iter().copied().find(|known| known.as_str().as_bytes() == code)?;
+    let code = ErrorCode::ALL
+        .iter()
+        .copied()
+        .find(|known| known.as_str().as_bytes() == code)?;
     let message = Cow::Owned(owned(&text(parts.next()?)?)?);
     let details = match parts.next() {
         None | Some(Frame::Null) => None,
         Some(details) => Some(owned(&text(details)?)?),
     };
-    Some(Err(Refusal { code, message, details }))
+    Some(Err(Refusal {
+        code,
+        message,
+        details,
+    }))
 }
 
 fn joined(
@@ -216,7 +253,13 @@ fn joined(
             push_u64(&mut data, missed.len() as u64);
             push_you(&mut data, you);
             let epoch = head.epoch.to_owned();
-            return Some(Done::Joined(Joined { epoch, seq: head.seq, data, missed, recovered: true }));
+            return Some(Done::Joined(Joined {
+                epoch,
+                seq: head.seq,
+                data,
+                missed,
+                recovered: true,
+            }));
         }
         1 => "new",
         2 => "too_old",
@@ -226,7 +269,13 @@ fn joined(
     };
     let data = shared.picture.as_ref()?.data(head, reason, messages, you)?;
     let epoch = head.epoch.to_owned();
-    Some(Done::Joined(Joined { epoch, seq: head.seq, data, missed: Vec::new(), recovered: false }))
+    Some(Done::Joined(Joined {
+        epoch,
+        seq: head.seq,
+        data,
+        missed: Vec::new(),
+        recovered: false,
+    }))
 }
 
 fn message_ack(head: &Head<'_>, seq: u64, tail: &[u8]) -> Option<String> {
@@ -257,15 +306,27 @@ fn patch_ack(version: u64, seq: u64) -> String {
 }
 
 fn number(frame: &Frame) -> Option<u64> {
-    if let Frame::Number { data, .. } = frame { u64::try_from(*data).ok() } else { None }
+    if let Frame::Number { data, .. } = frame {
+        u64::try_from(*data).ok()
+    } else {
+        None
+    }
 }
 
 fn text(frame: Frame) -> Option<Bytes> {
-    if let Frame::BlobString { data, .. } | Frame::SimpleString { data, .. } = frame { Some(data) } else { None }
+    if let Frame::BlobString { data, .. } | Frame::SimpleString { data, .. } = frame {
+        Some(data)
+    } else {
+        None
+    }
 }
 
 fn list(frame: Frame) -> Option<Vec<Frame>> {
-    if let Frame::Array { data, .. } = frame { Some(data) } else { None }
+    if let Frame::Array { data, .. } = frame {
+        Some(data)
+    } else {
+        None
+    }
 }
 
 fn texts(frame: Frame) -> Option<Vec<Bytes>> {
@@ -281,27 +342,44 @@ mod tests {
     use super::*;
 
     fn n(data: i64) -> Frame {
-        Frame::Number { data, attributes: None }
+        Frame::Number {
+            data,
+            attributes: None,
+        }
     }
 
     fn t(text: &'static str) -> Frame {
-        Frame::BlobString { data: Bytes::from_static(text.as_bytes()), attributes: None }
+        Frame::BlobString {
+            data: Bytes::from_static(text.as_bytes()),
+            attributes: None,
+        }
     }
 
     fn l(data: Vec<Frame>) -> Frame {
-        Frame::Array { data, attributes: None }
+        Frame::Array {
+            data,
+            attributes: None,
+        }
     }
 
     fn read(answers: Vec<Frame>, shared: Frame, expect: Vec<Expect>) -> Vec<Reply> {
         let mut items = vec![n(1), n(1_760_000_000_000), t("k1"), n(7), n(0), shared];
         items.extend(answers);
-        decode(&RoomId::new("r").unwrap(), l(items), expect).unwrap().replies
+        decode(&RoomId::new("r").unwrap(), l(items), expect)
+            .unwrap()
+            .replies
     }
 
     #[test]
     fn acks_and_refusals() {
         let replies = read(
-            vec![n(7), n(6), n(0), l(vec![n(3), n(5)]), l(vec![t("conflict"), t("no"), t("\"version\":1")])],
+            vec![
+                n(7),
+                n(6),
+                n(0),
+                l(vec![n(3), n(5)]),
+                l(vec![t("conflict"), t("no"), t("\"version\":1")]),
+            ],
             n(0),
             vec![
                 Expect::Message(Bytes::from_static(b"\"by\":\"u\"}")),
@@ -312,53 +390,83 @@ mod tests {
             ],
         );
         let ack = |text: &str| Ok(Done::Ack(text.to_owned()));
-        let message =
-            "{\"message\":{\"id\":\"k1-0000000007\",\"seq\":7,\"ts\":1760000000000,\"by\":\"u\"}}";
+        let message = "{\"message\":{\"id\":\"k1-0000000007\",\"seq\":7,\"ts\":1760000000000,\"by\":\"u\"}}";
         let refusal = Refusal {
             code: ErrorCode::Conflict,
             message: "no".into(),
             details: Some("\"version\":1".to_owned()),
         };
-        let expected =
-            vec![ack(message), ack("{\"seq\":6}"), ack("{}"), ack("{\"version\":3,\"seq\":5}"), Err(refusal)];
+        let expected = vec![
+            ack(message),
+            ack("{\"seq\":6}"),
+            ack("{}"),
+            ack("{\"version\":3,\"seq\":5}"),
+            Err(refusal),
+        ];
         assert_eq!(replies, expected);
     }
 
     #[test]
     fn joins_share_the_picture_and_the_events() {
-        let picture = l(vec![t("active"), t("{}"), n(2), t("\"a\":1"), t("{}"), n(1), l(vec![t("1"), t("2")])]);
+        let picture = l(vec![
+            t("active"),
+            t("{}"),
+            n(2),
+            t("\"a\":1"),
+            t("{}"),
+            n(1),
+            l(vec![t("1"), t("2")]),
+        ]);
         let shared = l(vec![picture, n(6), l(vec![t("six"), t("seven")])]);
         let replies = read(
             vec![l(vec![n(1), t("me")]), l(vec![n(0), t("me")]), l(vec![n(2)])],
             shared,
             vec![
-                Expect::Join { since: 0, messages: 1 },
-                Expect::Join { since: 6, messages: 1 },
+                Expect::Join {
+                    since: 0,
+                    messages: 1,
+                },
+                Expect::Join {
+                    since: 6,
+                    messages: 1,
+                },
                 Expect::Tail(1),
             ],
         );
-        let Ok(Done::Joined(first)) = &replies[0] else { panic!("{replies:?}") };
+        let Ok(Done::Joined(first)) = &replies[0] else {
+            panic!("{replies:?}")
+        };
         assert_eq!(
             first.data,
             "{\"epoch\":\"k1\",\"seq\":7,\"recovered\":false,\"reason\":\"new\",\"room\":{\"id\":\"r\",\
              \"status\":\"active\",\"config\":{}},\"version\":2,\"state\":{\"a\":1},\"users\":[{}],\"members\":1,\
              \"messages\":[2],\"you\":me}"
         );
-        let Ok(Done::Joined(second)) = &replies[1] else { panic!("{replies:?}") };
+        let Ok(Done::Joined(second)) = &replies[1] else {
+            panic!("{replies:?}")
+        };
         assert_eq!(second.missed, ["seven"]);
         assert_eq!(
             second.data,
             "{\"epoch\":\"k1\",\"seq\":7,\"recovered\":true,\"missed\":1,\"you\":me}"
         );
-        let Ok(Done::Joined(third)) = &replies[2] else { panic!("{replies:?}") };
-        assert!(third.data.ends_with("\"messages\":[1,2]}") && !third.recovered, "{third:?}");
+        let Ok(Done::Joined(third)) = &replies[2] else {
+            panic!("{replies:?}")
+        };
+        assert!(
+            third.data.ends_with("\"messages\":[1,2]}") && !third.recovered,
+            "{third:?}"
+        );
     }
 
     #[test]
     fn what_is_no_answer_is_an_internal_fault() {
         for frame in [n(1), l(vec![]), l(vec![n(1), n(1), t("k"), n(0), n(0), n(0)])] {
             let room = RoomId::new("r").unwrap();
-            assert!(matches!(decode(&room, frame, vec![Expect::Seq]), Err(StoreError::Internal(_))));
+            assert!(matches!(
+                decode(&room, frame, vec![Expect::Seq]),
+                Err(StoreError::Internal(_))
+            ));
         }
     }
 }

@@ -111,7 +111,11 @@ impl Args {
     }
 
     fn text(&mut self, text: String) {
-        if text.len() < OWN { self.copy(&text) } else { self.parts.push(Part::Own(text.into())) }
+        if text.len() < OWN {
+            self.copy(&text)
+        } else {
+            self.parts.push(Part::Own(text.into()))
+        }
     }
 
     fn bytes(&mut self, bytes: Bytes) {
@@ -158,7 +162,9 @@ impl Args {
 
 /// A room's keys in the order of `lua/base.lua`, and last its channel. One allocation for all of them.
 fn names(room: &RoomId) -> [Bytes; 8] {
-    const PARTS: [&str; 8] = ["meta", "log", "messages", "message", "users", "seen", "state", "events"];
+    const PARTS: [&str; 8] = [
+        "meta", "log", "messages", "message", "users", "seen", "state", "events",
+    ];
     let mut text = String::with_capacity(PARTS.len() * (room.as_str().len() + 17));
     let ranges = PARTS.map(|part| {
         let start = text.len();
@@ -179,7 +185,10 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, random: impl F
     let mut nonce: Option<String> = None;
     let mut ops = ops.into_iter().peekable();
     while let Some(op) = ops.next() {
-        if !matches!(op, Op::MessageSend { .. } | Op::Broadcast { .. } | Op::Signal { .. }) {
+        if !matches!(
+            op,
+            Op::MessageSend { .. } | Op::Broadcast { .. } | Op::Signal { .. }
+        ) {
             keys = 7;
         }
         match op {
@@ -190,7 +199,11 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, random: impl F
                 let nonce = nonce.as_deref().filter(|_| join.create).unwrap_or_default();
                 expect.push(encode_join(&mut args, &join, nonce));
             }
-            Op::Part { user, connection, leaving } => {
+            Op::Part {
+                user,
+                connection,
+                leaving,
+            } => {
                 args.fixed("P");
                 args.copy(user.as_str());
                 args.number(connection);
@@ -212,7 +225,13 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, random: impl F
                 }
                 expect.push(Expect::Text);
             }
-            Op::StatePatch { by, set, remove, increment, if_version } => {
+            Op::StatePatch {
+                by,
+                set,
+                remove,
+                increment,
+                if_version,
+            } => {
                 args.fixed("S");
                 args.quoted(by.as_str());
                 match if_version {
@@ -282,7 +301,10 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, random: impl F
             }
         }
     }
-    Request { args: values(room, keys, limits, args), expect }
+    Request {
+        args: values(room, keys, limits, args),
+        expect,
+    }
 }
 
 fn encode_join(args: &mut Args, join: &Join, nonce: &str) -> Expect {
@@ -295,7 +317,10 @@ fn encode_join(args: &mut Args, join: &Join, nonce: &str) -> Expect {
     args.number(join.messages);
     args.copy(nonce);
     args.fields(&join.presence);
-    Expect::Join { since: join.since.as_ref().map_or(0, |since| since.seq), messages: join.messages }
+    Expect::Join {
+        since: join.since.as_ref().map_or(0, |since| since.seq),
+        messages: join.messages,
+    }
 }
 
 fn values(room: &RoomId, keys: usize, limits: &Bytes, args: Args) -> Vec<Value> {
@@ -336,7 +361,17 @@ mod tests {
     #[test]
     fn the_keys_are_those_that_all_agree_on() {
         let room = RoomId::new("a:b~c").unwrap();
-        let [meta, state, users, seen, messages, message, log, _commands, events] = keys::room(&room);
+        let [
+            meta,
+            state,
+            users,
+            seen,
+            messages,
+            message,
+            log,
+            _commands,
+            events,
+        ] = keys::room(&room);
         let ours = [meta, log, messages, message, users, seen, state, events].map(Bytes::from);
         assert_eq!(names(&room), ours);
     }
@@ -344,21 +379,37 @@ mod tests {
     fn encoded(ops: Vec<Op>) -> (Vec<String>, Vec<Expect>) {
         let limits = limits_text(&StoreLimits::default());
         let request = encode(&RoomId::new("r").unwrap(), ops, &limits, || 36);
-        let args = request.args.iter().map(|value| value.as_string().unwrap()).collect();
+        let args = request
+            .args
+            .iter()
+            .map(|value| value.as_string().unwrap())
+            .collect();
         (args, request.expect)
     }
 
     #[test]
     fn messages_on_end_make_one_run() {
         let by = UserId::new("u\"1").unwrap();
-        let send = |tail: &str| Op::MessageSend { by: by.clone(), tail: tail.to_owned() };
-        let broadcast = Op::Broadcast { by: by.clone(), data: "{}".to_owned() };
+        let send = |tail: &str| Op::MessageSend {
+            by: by.clone(),
+            tail: tail.to_owned(),
+        };
+        let broadcast = Op::Broadcast {
+            by: by.clone(),
+            data: "{}".to_owned(),
+        };
         let (args, expect) = encoded(vec![send("a"), send("b"), broadcast, send("c")]);
         assert_eq!(args[1], "4");
-        assert_eq!(args[6], "10000 600000 8388608 3600000 86400000 4194304 4096 1048576 ");
+        assert_eq!(
+            args[6],
+            "10000 600000 8388608 3600000 86400000 4194304 4096 1048576 "
+        );
         assert_eq!(args[7], "room:{r}:events");
         let by = "\"u\\\"1\"";
-        assert_eq!(args[8..], ["N", "2", by, "a", by, "b", "B", by, "{}", "M", by, "c"]);
+        assert_eq!(
+            args[8..],
+            ["N", "2", by, "a", by, "b", "B", by, "{}", "M", by, "c"]
+        );
         assert_eq!(expect.len(), 4);
     }
 

@@ -46,7 +46,8 @@ pub(super) enum Request {
 }
 
 /// Publishes a payload to a channel, over the command connection. `None` if Redis did not take it.
-pub(super) type Publish = Arc<dyn Fn(String, Bytes) -> crate::store::BoxFuture<'static, Option<u64>> + Send + Sync>;
+pub(super) type Publish =
+    Arc<dyn Fn(String, Bytes) -> crate::store::BoxFuture<'static, Option<u64>> + Send + Sync>;
 
 /// What the task needs.
 pub(super) struct Setup {
@@ -77,7 +78,12 @@ impl Subscriber {
         let proven = Arc::new(AtomicBool::new(false));
         let timeout = setup.timeout;
         let task = tokio::spawn(run(setup, inbox, Arc::clone(&proven)));
-        Self { requests, proven, timeout, task }
+        Self {
+            requests,
+            proven,
+            timeout,
+            task,
+        }
     }
 
     /// Whether a payload has come through since the connection was made, and none has failed to since.
@@ -101,12 +107,16 @@ impl Subscriber {
     pub(super) async fn subscribe(&self, room: &RoomId) -> Result<(), StoreError> {
         let (done, confirmed) = oneshot::channel();
         let stopped = || StoreError::Unavailable("the subscriber has stopped".to_owned());
-        self.requests.send(Request::Subscribe(room.clone(), done)).map_err(|_| stopped())?;
+        self.requests
+            .send(Request::Subscribe(room.clone(), done))
+            .map_err(|_| stopped())?;
         match timeout(self.timeout, confirmed).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(stopped()),
             // The task sees that nobody waits and takes the subscription back.
-            Err(_) => Err(StoreError::Unavailable("the subscription was not confirmed in time".to_owned())),
+            Err(_) => Err(StoreError::Unavailable(
+                "the subscription was not confirmed in time".to_owned(),
+            )),
         }
     }
 

@@ -41,14 +41,23 @@ pub(super) struct Wire {
 
 impl Wire {
     /// Connects, logs in and names the connection, all within `patience`.
-    pub(super) async fn connect(endpoint: &Endpoint, name: &str, patience: Duration) -> Result<Self, WireError> {
-        timeout(patience, Self::open(endpoint, name)).await.map_err(|_| WireError::Timeout(patience))?
+    pub(super) async fn connect(
+        endpoint: &Endpoint,
+        name: &str,
+        patience: Duration,
+    ) -> Result<Self, WireError> {
+        timeout(patience, Self::open(endpoint, name))
+            .await
+            .map_err(|_| WireError::Timeout(patience))?
     }
 
     async fn open(endpoint: &Endpoint, name: &str) -> Result<Self, WireError> {
         let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
         stream.set_nodelay(true)?;
-        let mut wire = Self { stream, input: BytesMut::new() };
+        let mut wire = Self {
+            stream,
+            input: BytesMut::new(),
+        };
         let mut hello: Vec<&str> = vec!["HELLO", "3"];
         if let Some(password) = &endpoint.password {
             hello.extend(["AUTH", endpoint.user.as_deref().unwrap_or("default"), password]);
@@ -87,7 +96,9 @@ impl Wire {
         command: &[T],
         patience: Duration,
     ) -> Result<Bytes, WireError> {
-        let reply = timeout(patience, self.ask(command)).await.map_err(|_| WireError::Timeout(patience))??;
+        let reply = timeout(patience, self.ask(command))
+            .await
+            .map_err(|_| WireError::Timeout(patience))??;
         Ok(reply.as_bytes().map(Bytes::copy_from_slice).unwrap_or_default())
     }
 }

@@ -97,14 +97,32 @@ impl<'a> Link<'a> {
             publishing: None,
             token: Bytes::new(),
         });
-        Self { setup, stream, input, output, written: 0, rooms, proven, owed, heard, trial }
+        Self {
+            setup,
+            stream,
+            input,
+            output,
+            written: 0,
+            rooms,
+            proven,
+            owed,
+            heard,
+            trial,
+        }
     }
 
     /// Serves until the connection is lost. `failures` is set to 0 when it has proven itself.
-    pub(super) async fn run(mut self, inbox: &mut mpsc::UnboundedReceiver<Request>, failures: &mut u32) -> Lost {
+    pub(super) async fn run(
+        mut self,
+        inbox: &mut mpsc::UnboundedReceiver<Request>,
+        failures: &mut u32,
+    ) -> Lost {
         loop {
             let pending = self.written < self.output.len();
-            let due = self.trial.as_ref().map_or(self.heard + SILENCE, |trial| trial.end);
+            let due = self
+                .trial
+                .as_ref()
+                .map_or(self.heard + SILENCE, |trial| trial.end);
             // Everything awaited here may be dropped half way without loss: readiness, the queue, the clock, and a
             // future that `trial` keeps.
             let step = tokio::select! {
@@ -192,20 +210,33 @@ impl<'a> Link<'a> {
     fn handle(&mut self, frame: &RangeFrame, bytes: &Bytes) -> Result<(), &'static str> {
         let RangeFrame::Push { data: parts, .. } = frame else {
             // The answer to PING; an error, for example of an ACL that forbids the channel.
-            if matches!(frame, RangeFrame::SimpleString { .. } | RangeFrame::BlobString { .. }) {
+            if matches!(
+                frame,
+                RangeFrame::SimpleString { .. } | RangeFrame::BlobString { .. }
+            ) {
                 if let Some(trial) = &mut self.trial {
                     trial.ponged = true;
                 }
                 return Ok(());
             }
-            if let RangeFrame::SimpleError { data: (start, end), .. } = frame {
+            if let RangeFrame::SimpleError {
+                data: (start, end), ..
+            } = frame
+            {
                 let error = String::from_utf8_lossy(&bytes[*start..*end]);
                 tracing::error!(%error, "Redis refuses a command of the event subscriber");
             }
             return Err("a command was refused");
         };
         let mut texts = parts.iter().map(|part| {
-            if let RangeFrame::BlobString { data: (start, end), .. } = part { Some(*start..*end) } else { None }
+            if let RangeFrame::BlobString {
+                data: (start, end), ..
+            } = part
+            {
+                Some(*start..*end)
+            } else {
+                None
+            }
         });
         let (Some(Some(kind)), Some(Some(channel))) = (texts.next(), texts.next()) else {
             return Err("an unknown push");
@@ -242,7 +273,9 @@ impl<'a> Link<'a> {
     }
 
     fn message(&mut self, channel: &[u8], payload: Bytes) {
-        let Ok(channel) = std::str::from_utf8(channel) else { return };
+        let Ok(channel) = std::str::from_utf8(channel) else {
+            return;
+        };
         if let Some(room) = keys::room_of_channel(channel) {
             self.setup.sink.payload(room, payload);
         } else if channel == self.setup.channel
@@ -262,7 +295,11 @@ impl<'a> Link<'a> {
             }
             // Redis lives, but cannot be published to: no word on the subscription. The command connection's own
             // supervision sees to that.
-            Some(Trial { ponged: true, published: None, .. }) => {
+            Some(Trial {
+                ponged: true,
+                published: None,
+                ..
+            }) => {
                 self.trial = None;
                 self.proven.store(false, Ordering::Release);
                 Ok(())
@@ -298,18 +335,19 @@ impl<'a> Link<'a> {
 
 /// Waits for a trial's publication, if one is under way. Being dropped, it loses nothing: the trial keeps the future.
 fn published(trial: &mut Option<Trial>) -> impl Future<Output = Option<u64>> {
-    std::future::poll_fn(move |context| {
-        match trial.as_mut().and_then(|trial| trial.publishing.as_mut()) {
+    std::future::poll_fn(
+        move |context| match trial.as_mut().and_then(|trial| trial.publishing.as_mut()) {
             Some(publishing) => publishing.as_mut().poll(context),
             None => Poll::Pending,
-        }
-    })
+        },
+    )
 }
 
 fn push_channels(output: &mut Vec<u8>, command: &'static str, channels: &[String]) {
     if !channels.is_empty() {
-        let arguments: Vec<&str> =
-            std::iter::once(command).chain(channels.iter().map(String::as_str)).collect();
+        let arguments: Vec<&str> = std::iter::once(command)
+            .chain(channels.iter().map(String::as_str))
+            .collect();
         push_command(output, &arguments);
     }
 }

@@ -16,8 +16,15 @@ struct Room {
 
 /// A command that Redis has to confirm, in the order in which they were sent.
 enum Pending {
-    Subscribe { channel: String, room: Option<RoomId>, number: u64, done: Option<oneshot::Sender<Result<(), StoreError>>> },
-    Unsubscribe { channel: String },
+    Subscribe {
+        channel: String,
+        room: Option<RoomId>,
+        number: u64,
+        done: Option<oneshot::Sender<Result<(), StoreError>>>,
+    },
+    Unsubscribe {
+        channel: String,
+    },
 }
 
 /// What a confirmation, or its absence, leads to.
@@ -41,10 +48,17 @@ pub(super) struct Rooms {
 
 impl Rooms {
     /// A room is asked for; the caller sends the command for the channel that this returns.
-    pub(super) fn subscribe(&mut self, room: RoomId, done: oneshot::Sender<Result<(), StoreError>>) -> String {
+    pub(super) fn subscribe(
+        &mut self,
+        room: RoomId,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    ) -> String {
         self.last += 1;
         let number = self.last;
-        self.wanted.entry(room.clone()).or_insert(Room { number, confirmed: false });
+        self.wanted.entry(room.clone()).or_insert(Room {
+            number,
+            confirmed: false,
+        });
         let channel = keys::events_channel(&room);
         self.pending.push_back(Pending::Subscribe {
             channel: channel.clone(),
@@ -59,7 +73,9 @@ impl Rooms {
     pub(super) fn unsubscribe(&mut self, room: &RoomId) -> String {
         self.forget(room);
         let channel = keys::events_channel(room);
-        self.pending.push_back(Pending::Unsubscribe { channel: channel.clone() });
+        self.pending.push_back(Pending::Unsubscribe {
+            channel: channel.clone(),
+        });
         channel
     }
 
@@ -85,7 +101,12 @@ impl Rooms {
             let channel = keys::events_channel(room);
             channels.push(channel.clone());
             let room = Some(room.clone());
-            self.pending.push_back(Pending::Subscribe { channel, room, number: entry.number, done: None });
+            self.pending.push_back(Pending::Subscribe {
+                channel,
+                room,
+                number: entry.number,
+                done: None,
+            });
         }
         channels
     }
@@ -97,7 +118,13 @@ impl Rooms {
 
     /// Redis has confirmed a subscription.
     pub(super) fn subscribed(&mut self, confirmed: &[u8]) -> Confirmed {
-        let Some(Pending::Subscribe { channel, room, number, done }) = self.pending.pop_front() else {
+        let Some(Pending::Subscribe {
+            channel,
+            room,
+            number,
+            done,
+        }) = self.pending.pop_front()
+        else {
             return Confirmed::Unexpected;
         };
         if channel.as_bytes() != confirmed {
@@ -105,7 +132,9 @@ impl Rooms {
         }
         let Some(room) = room else { return Confirmed::Fine };
         let told = done.is_none_or(|done| done.send(Ok(())).is_ok());
-        let Some(entry) = self.wanted.get_mut(&room) else { return Confirmed::Fine };
+        let Some(entry) = self.wanted.get_mut(&room) else {
+            return Confirmed::Fine;
+        };
         if !told && !entry.confirmed && entry.number == number {
             return Confirmed::Unwanted(room);
         }
@@ -124,8 +153,18 @@ impl Rooms {
     /// The connection is gone. Those who wait are told, and rooms that nobody has been told of are forgotten.
     pub(super) fn fail_pending(&mut self) {
         for pending in self.pending.drain(..) {
-            if let Pending::Subscribe { room: Some(room), done: Some(done), number, .. } = pending {
-                if self.wanted.get(&room).is_some_and(|entry| !entry.confirmed && entry.number == number) {
+            if let Pending::Subscribe {
+                room: Some(room),
+                done: Some(done),
+                number,
+                ..
+            } = pending
+            {
+                if self
+                    .wanted
+                    .get(&room)
+                    .is_some_and(|entry| !entry.confirmed && entry.number == number)
+                {
                     self.wanted.remove(&room);
                 }
                 let reason = "the event subscriber's connection was lost".to_owned();
@@ -165,7 +204,10 @@ mod tests {
         let mut rooms = Rooms::default();
         let (_, _answer) = subscribe(&mut rooms, "a");
         assert_eq!(rooms.subscribed(b"room:{b}:events"), Confirmed::Unexpected);
-        assert_eq!(Rooms::default().unsubscribed(b"room:{a}:events"), Confirmed::Unexpected);
+        assert_eq!(
+            Rooms::default().unsubscribed(b"room:{a}:events"),
+            Confirmed::Unexpected
+        );
     }
 
     #[test]
@@ -197,6 +239,9 @@ mod tests {
         let mut rooms = Rooms::default();
         let (channel, answer) = subscribe(&mut rooms, "a");
         drop(answer);
-        assert_eq!(rooms.subscribed(channel.as_bytes()), Confirmed::Unwanted(room("a")));
+        assert_eq!(
+            rooms.subscribed(channel.as_bytes()),
+            Confirmed::Unwanted(room("a"))
+        );
     }
 }
