@@ -132,9 +132,11 @@ impl Incoming<'_, '_> {
                     limit: data.count("limit", 1, MAX_PAGE, DEFAULT_PAGE)?,
                 }
             }
-            CommandType::StateGet => Command::StateGet {
-                fields: data.names("fields")?,
-            },
+            CommandType::StateGet => {
+                let fields = data.names("fields")?;
+                distinct(fields.iter().flatten())?;
+                Command::StateGet { fields }
+            }
             CommandType::StatePatch => data.state_patch()?,
             CommandType::UsersList => Command::UsersList {
                 cursor: data.string("cursor")?,
