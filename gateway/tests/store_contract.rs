@@ -9,6 +9,8 @@ mod harness;
 mod log;
 #[path = "store_contract/messages.rs"]
 mod messages;
+#[path = "store_contract/on_memory.rs"]
+mod on_memory;
 #[path = "store_contract/on_redis.rs"]
 mod on_redis;
 #[path = "store_contract/presence.rs"]
@@ -58,4 +60,5 @@ macro_rules! contract {
     };
 }
 
+contract!(memory, crate::on_memory::Memory);
 contract!(redis, crate::on_redis::Redis);
