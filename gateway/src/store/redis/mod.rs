@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `lua/` | the room function: a batch as one atomic step; every key and field is described there |
 //! | [`function`] | the Lua files as one library with a versioned name |
-//! | [`request`], [`reply`] | a batch as arguments, an answer as replies |
-//! | [`client`] | the command connection (fred) |
+//! | [`request`], [`reply`], [`picture`] | a batch as arguments, an answer as replies, snapshots and resumes |
+//! | [`client`], [`errors`] | the command connection (fred), and what its errors mean |
 //! | [`subscriber`] | the event connection, its confirmations and its trials |
 //! | [`boot`] | what is checked before serving |
 //!
@@ -15,7 +15,9 @@
 mod boot;
 mod client;
 mod config;
+mod errors;
 mod function;
+mod picture;
 mod reply;
 mod request;
 mod subscriber;
