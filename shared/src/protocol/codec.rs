@@ -29,10 +29,10 @@ pub enum Malformed {
     /// Nested deeper than [`MAX_DEPTH`].
     #[error("the frame is nested deeper than 32 levels")]
     TooDeep,
-    /// Neither an object nor an array of them, or without a string `type`.
+    /// Neither an object nor an array of some, or without a string `type`.
     #[error("a command is an object with a string `type`")]
     NotACommand,
-    /// An array of none or of more than [`MAX_BATCH`].
+    /// An array of more than [`MAX_BATCH`].
     #[error("an array holds 1 to 64 commands")]
     BatchSize,
     /// `id` is no command id.
@@ -188,7 +188,10 @@ impl Decoder {
 
 fn read_frame<'t, 'f>(root: Json<'t, 'f>, each: &mut impl FnMut(Result<Incoming<'t, 'f>, Malformed>)) {
     if let Some(commands) = root.items() {
-        if !(1..=MAX_BATCH).contains(&commands.len()) {
+        if commands.len() == 0 {
+            return each(Err(Malformed::NotACommand));
+        }
+        if commands.len() > MAX_BATCH {
             return each(Err(Malformed::BatchSize));
         }
         for command in commands {
