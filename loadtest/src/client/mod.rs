@@ -1,0 +1,531 @@
+//! A fleet of WebSocket clients on one thread, made to cost far less than the server it loads: one epoll loop, one
+//! buffer to read into, no JSON parsed for an event. Yet each delivery is accounted for: every `seq` must be the one
+//! after the last, and at rest every member has seen exactly the commands acknowledged in its room.
+
+pub mod conn;
+pub mod frames;
+pub mod histogram;
+
+use std::{
+    io,
+    net::SocketAddr,
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Token};
+use roomgate_shared::ids::RoomId;
+use serde::Deserialize;
+
+pub use self::{conn::Template, histogram::Histogram};
+use self::{
+    conn::{Conn, Phase},
+    frames::{Head, Kind, opcode},
+};
+use crate::failure::{Failure, check_interrupt};
+
+/// How many connections are between connecting and joined at one time. Small enough for any listener's backlog.
+const OPENING: usize = 256;
+/// The size of the buffer that all connections read into.
+const READ_BYTES: usize = 256 * 1024;
+/// Problems kept with their text; more are only counted.
+const KEPT_PROBLEMS: usize = 5;
+
+/// Who connects where.
+pub struct Member {
+    /// The gateway, by its number.
+    pub gateway: usize,
+    /// The rooms to join, by number.
+    pub rooms: Range<usize>,
+    /// What it sends, if it writes.
+    pub template: Option<Template>,
+}
+
+/// What writers do while the fleet runs.
+#[derive(Debug, Clone, Copy)]
+pub enum Load {
+    /// Nothing is sent but pongs.
+    Idle,
+    /// Each writer has one command in flight: the next goes when the last is acknowledged.
+    Closed,
+    /// So many commands a second over all writers in turn, whatever is acknowledged.
+    Paced(u32),
+}
+
+/// What was counted since the fleet was made.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Events received, by gateway.
+    pub delivered: Vec<u64>,
+    /// Commands acknowledged.
+    pub acked: u64,
+    /// Pings answered.
+    pub pings: u64,
+}
+
+struct Room {
+    acked: u64,
+}
+
+/// The clients.
+pub struct Fleet {
+    poll: Poll,
+    gateways: Vec<SocketAddr>,
+    names: Vec<RoomId>,
+    rooms: Vec<Room>,
+    conns: Vec<Conn>,
+    writers: Vec<usize>,
+    buf: Vec<u8>,
+    load: Load,
+    next_id: u64,
+    next_writer: usize,
+    opening: usize,
+    clock: Instant,
+    tally: Tally,
+    /// Times from publish to delivery, recorded while it is there.
+    pub latency: Option<Histogram>,
+    problems: Vec<String>,
+    problem_count: u64,
+}
+
+#[derive(Deserialize)]
+struct JoinAck {
+    data: JoinData,
+}
+
+#[derive(Deserialize)]
+struct JoinData {
+    seq: u64,
+}
+
+impl Fleet {
+    /// A fleet without connections yet, for these gateways and `rooms` rooms.
+    ///
+    /// # Errors
+    /// The system has no epoll to give.
+    pub fn new(gateways: Vec<SocketAddr>, rooms: usize) -> Result<Self, Failure> {
+        let names = (0..rooms)
+            .filter_map(|n| RoomId::new(format!("room-{n}")).ok())
+            .collect();
+        Ok(Self {
+            poll: Poll::new()?,
+            tally: Tally {
+                delivered: vec![0; gateways.len()],
+                ..Tally::default()
+            },
+            gateways,
+            names,
+            rooms: (0..rooms).map(|_| Room { acked: 0 }).collect(),
+            conns: Vec::new(),
+            writers: Vec::new(),
+            buf: vec![0; READ_BYTES],
+            load: Load::Idle,
+            next_id: 1,
+            next_writer: 0,
+            opening: 0,
+            clock: Instant::now(),
+            latency: None,
+            problems: Vec::new(),
+            problem_count: 0,
+        })
+    }
+
+    /// The name of a room.
+    pub fn room(&self, number: usize) -> &RoomId {
+        &self.names[number]
+    }
+
+    /// What was counted up to now.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Connections that are in their rooms.
+    pub fn joined(&self) -> usize {
+        self.conns
+            .iter()
+            .filter(|conn| conn.phase == Phase::Joined)
+            .count()
+    }
+
+    /// What went wrong: a hole, a loss, a refused command, a closed connection.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = self.problems.clone();
+        let more = self.problem_count - problems.len() as u64;
+        if more > 0 {
+            problems.push(format!("… and {more} more"));
+        }
+        problems
+    }
+
+    /// Opens the connections and joins their rooms, a few hundred at a time; done when all are in.
+    ///
+    /// # Errors
+    /// A connection failed, or they are not all in within `limit`.
+    pub fn open(&mut self, members: Vec<Member>, limit: Duration) -> Result<Duration, Failure> {
+        let started = Instant::now();
+        let wanted = members.len();
+        let mut members = members.into_iter();
+        loop {
+            while self.opening < OPENING {
+                let Some(member) = members.next() else { break };
+                self.connect(member)?;
+            }
+            if self.opening == 0 {
+                return Ok(started.elapsed());
+            }
+            if started.elapsed() > limit {
+                let missing = self.opening + members.len();
+                return Err(Failure::Slow(format!(
+                    "{missing} of {wanted} connections not joined in {limit:?}"
+                )));
+            }
+            self.turn(Duration::from_millis(50))?;
+            if let Some(problem) = self.problems.first() {
+                return Err(Failure::Wrong(problem.clone()));
+            }
+        }
+    }
+
+    fn connect(&mut self, member: Member) -> Result<(), Failure> {
+        let index = self.conns.len();
+        if member.template.is_some() {
+            self.writers.push(index);
+        }
+        let at = self.gateways[member.gateway];
+        let mut conn = Conn::open(member.gateway, at, member.rooms, member.template)?;
+        self.poll.registry().register(
+            &mut conn.stream,
+            Token(index),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        self.conns.push(conn);
+        self.opening += 1;
+        Ok(())
+    }
+
+    /// Runs for `duration` under `load`, then leaves the writers as they are; `drain` ends them.
+    ///
+    /// # Errors
+    /// Interrupted, or the poll failed.
+    pub fn run(&mut self, load: Load, duration: Duration) -> Result<(), Failure> {
+        let until = Instant::now() + duration;
+        let was_closed = matches!(self.load, Load::Closed);
+        self.load = load;
+        match load {
+            Load::Closed if !was_closed => {
+                for at in 0..self.writers.len() {
+                    self.repeat(self.writers[at]);
+                }
+            }
+            Load::Closed | Load::Idle | Load::Paced(_) => {}
+        }
+        let mut due = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now >= until {
+                return Ok(());
+            }
+            let mut wait = until - now;
+            if let Load::Paced(per_second) = load {
+                let gap = Duration::from_secs(1) / per_second.max(1);
+                while due <= now && !self.writers.is_empty() {
+                    self.repeat(self.writers[self.next_writer]);
+                    self.next_writer = (self.next_writer + 1) % self.writers.len();
+                    due += gap;
+                }
+                wait = wait.min(due.saturating_duration_since(now));
+            }
+            self.turn(wait)?;
+        }
+    }
+
+    /// Waits until nothing has come for `quiet`, at most for `limit`.
+    ///
+    /// # Errors
+    /// Interrupted, or the poll failed.
+    pub fn settle(&mut self, quiet: Duration, limit: Duration) -> Result<(), Failure> {
+        self.load = Load::Idle;
+        let started = Instant::now();
+        let mut last = started;
+        while last.elapsed() < quiet && started.elapsed() < limit {
+            if self.turn(quiet.saturating_sub(last.elapsed()))? > 0 {
+                last = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the writing, waits until all is answered and delivered, and notes whatever is missing or too much.
+    ///
+    /// # Errors
+    /// Interrupted, or the poll failed.
+    pub fn drain(&mut self) -> Result<(), Failure> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        self.load = Load::Idle;
+        let mut last = Instant::now();
+        while last.elapsed() < PATIENCE && !self.at_rest() {
+            if self.turn(Duration::from_millis(20))? > 0 {
+                last = Instant::now();
+            }
+        }
+        // What comes now was delivered twice.
+        self.settle(Duration::from_millis(50), Duration::from_secs(2))?;
+        self.check();
+        Ok(())
+    }
+
+    fn at_rest(&self) -> bool {
+        self.conns
+            .iter()
+            .filter(|conn| conn.tracked())
+            .all(|conn| conn.unanswered == 0 && conn.events >= self.rooms[conn.rooms.start].acked)
+    }
+
+    fn check(&mut self) {
+        let mut found = Vec::new();
+        let mut last_seq = vec![None; self.rooms.len()];
+        for (index, conn) in self.conns.iter().enumerate().filter(|(_, conn)| conn.tracked()) {
+            let (room, name) = (conn.rooms.start, &self.names[conn.rooms.start]);
+            let acked = self.rooms[room].acked;
+            if conn.phase != Phase::Joined {
+                continue; // Told when it was closed.
+            }
+            if conn.unanswered > 0 {
+                found.push(format!(
+                    "{name}: connection {index} has {} commands unanswered",
+                    conn.unanswered
+                ));
+            }
+            if conn.events != acked {
+                found.push(format!(
+                    "{name}: connection {index} saw {} events; {acked} are acknowledged",
+                    conn.events
+                ));
+            }
+            let seq = *last_seq[room].get_or_insert(conn.seq);
+            if seq != conn.seq {
+                found.push(format!(
+                    "{name}: connection {index} is at seq {}, another at {seq}",
+                    conn.seq
+                ));
+            }
+        }
+        found.into_iter().for_each(|problem| self.problem(problem));
+    }
+
+    fn problem(&mut self, text: String) {
+        self.problem_count += 1;
+        if self.problems.len() < KEPT_PROBLEMS {
+            self.problems.push(text);
+        }
+    }
+
+    fn repeat(&mut self, index: usize) {
+        let id = self.next_id;
+        self.next_id += 1;
+        let stamp = self.clock.elapsed().as_micros() as u64;
+        let sent = self.conns[index].repeat(id, stamp);
+        self.broken(index, sent);
+    }
+
+    /// Notes a connection that failed.
+    fn broken(&mut self, index: usize, outcome: io::Result<()>) {
+        if let Err(error) = outcome {
+            self.close(index, &error.to_string());
+        }
+    }
+
+    fn close(&mut self, index: usize, why: &str) {
+        let conn = &mut self.conns[index];
+        match conn.phase {
+            Phase::Closed => return,
+            Phase::Joined => {}
+            Phase::Connecting | Phase::Upgrading | Phase::Joining(_) => self.opening -= 1,
+        }
+        conn.phase = Phase::Closed;
+        self.problem(format!("connection {index} closed: {why}"));
+    }
+
+    /// Waits for events at most `wait` and handles them; how many there were.
+    fn turn(&mut self, wait: Duration) -> Result<usize, Failure> {
+        check_interrupt()?;
+        let mut events = Events::with_capacity(1024);
+        match self.poll.poll(&mut events, Some(wait)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
+            Err(error) => return Err(error.into()),
+        }
+        let mut count = 0;
+        for event in &events {
+            count += 1;
+            let index = event.token().0;
+            if event.is_writable() {
+                let outcome = match self.conns[index].phase {
+                    Phase::Connecting => self.conns[index].upgrade(index).map(|_| ()),
+                    Phase::Upgrading | Phase::Joining(_) | Phase::Joined => self.conns[index].flush(),
+                    Phase::Closed => Ok(()),
+                };
+                self.broken(index, outcome);
+            }
+            if event.is_readable() {
+                self.read(index, event.is_read_closed());
+            }
+        }
+        Ok(count)
+    }
+
+    fn read(&mut self, index: usize, ending: bool) {
+        let mut buf = std::mem::take(&mut self.buf);
+        loop {
+            let conn = &mut self.conns[index];
+            if matches!(conn.phase, Phase::Closed | Phase::Connecting) {
+                break;
+            }
+            let kept = conn.kept.len();
+            if kept * 2 > buf.len() {
+                buf.resize(kept * 4, 0);
+            }
+            buf[..kept].copy_from_slice(&conn.kept);
+            match conn.read(&mut buf[kept..]) {
+                Ok(Some(0)) => self.close(index, "end of stream"),
+                Ok(Some(n)) => {
+                    let used = self.feed(index, &buf[..kept + n]);
+                    let conn = &mut self.conns[index];
+                    conn.kept.clear();
+                    conn.kept.extend_from_slice(&buf[used..kept + n]);
+                    // Less than there was room for: the socket is empty, and the next edge will tell of more.
+                    if !ending && kept + n < buf.len() {
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => self.close(index, &error.to_string()),
+            }
+        }
+        self.buf = buf;
+    }
+
+    /// Handles the whole frames in `bytes`; how many bytes they were.
+    fn feed(&mut self, index: usize, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        if self.conns[index].phase == Phase::Upgrading {
+            let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
+                return 0;
+            };
+            if !bytes.starts_with(b"HTTP/1.1 101") {
+                let answer = String::from_utf8_lossy(&bytes[..end.min(200)]).into_owned();
+                self.close(index, &format!("upgrade refused: {answer}"));
+                return bytes.len();
+            }
+            self.conns[index].phase = Phase::Joining(self.conns[index].rooms.len());
+            used = end + 4;
+        }
+        loop {
+            match frames::head(&bytes[used..]) {
+                Head::Partial => return used,
+                Head::Foreign => {
+                    self.close(index, "a frame that no server of this protocol sends");
+                    return bytes.len();
+                }
+                Head::Frame {
+                    opcode: code,
+                    payload,
+                    size,
+                } => {
+                    used += size;
+                    match code {
+                        opcode::TEXT => self.text(index, payload),
+                        opcode::PING => {
+                            self.tally.pings += 1;
+                            let sent = self.conns[index].send(opcode::PONG, payload);
+                            self.broken(index, sent);
+                        }
+                        opcode::CLOSE => {
+                            let code = payload.get(..2).map(|c| u16::from_be_bytes([c[0], c[1]]));
+                            self.close(index, &format!("by the server with {}", code.unwrap_or(1005)));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn text(&mut self, index: usize, text: &[u8]) {
+        let (kind, kind_len) = frames::kind(text);
+        match kind {
+            Kind::Event | Kind::Presence => self.event(index, kind, kind_len, text),
+            Kind::Ack => self.ack(index, text),
+            Kind::Welcome => {
+                let joined = self.conns[index].join(&self.names);
+                self.broken(index, joined);
+            }
+            Kind::Error => {
+                let conn = &mut self.conns[index];
+                conn.unanswered = conn.unanswered.saturating_sub(1);
+                if let Phase::Joining(_) = conn.phase {
+                    self.close(index, "not let in");
+                }
+                self.problem(format!("connection {index}: {}", String::from_utf8_lossy(text)));
+            }
+            Kind::Other => {}
+        }
+    }
+
+    fn event(&mut self, index: usize, kind: Kind, kind_len: usize, text: &[u8]) {
+        let conn = &mut self.conns[index];
+        let expected = conn.seq + 1;
+        if conn.tracked() {
+            let room_len = self.names[conn.rooms.start].as_str().len();
+            let seq = frames::seq(text, kind_len, room_len).unwrap_or(0);
+            conn.seq = seq;
+            if seq != expected {
+                self.problem(format!("connection {index}: seq {seq} where {expected} was due"));
+            }
+        }
+        if kind == Kind::Event {
+            let conn = &mut self.conns[index];
+            conn.events += 1;
+            self.tally.delivered[conn.gateway] += 1;
+            if let Some(latency) = &mut self.latency
+                && let Some(at) = memchr::memmem::find(text, b"\"body\":\"t")
+                && let Some(stamp) = frames::digits(&text[at + 9..])
+            {
+                latency.record((self.clock.elapsed().as_micros() as u64).saturating_sub(stamp));
+            }
+        }
+    }
+
+    fn ack(&mut self, index: usize, text: &[u8]) {
+        let conn = &mut self.conns[index];
+        match conn.phase {
+            Phase::Joined => {
+                let Some(left) = conn.unanswered.checked_sub(1) else {
+                    return self.problem(format!("connection {index}: an answer to no command"));
+                };
+                conn.unanswered = left;
+                self.rooms[conn.rooms.start].acked += 1;
+                self.tally.acked += 1;
+                if matches!(self.load, Load::Closed) {
+                    self.repeat(index);
+                }
+            }
+            Phase::Joining(left) => match serde_json::from_slice::<JoinAck>(text) {
+                Ok(ack) => {
+                    conn.seq = ack.data.seq;
+                    conn.phase = if left > 1 {
+                        Phase::Joining(left - 1)
+                    } else {
+                        Phase::Joined
+                    };
+                    if left == 1 {
+                        self.opening -= 1;
+                    }
+                }
+                Err(error) => self.close(index, &format!("the join's answer has no seq: {error}")),
+            },
+            Phase::Connecting | Phase::Upgrading | Phase::Closed => {}
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Many connections that say nothing: how fast they come, what they cost in memory, and what keeping them costs.
+
+use std::time::Duration;
+
+use super::{Cluster, Family, Figure, Outcome, Scenario, Setup, StoreKind, fanout::OPEN_LIMIT};
+use crate::{
+    bars,
+    client::{Load, Member},
+    cpu,
+    failure::Failure,
+    process::{pause, raise_descriptor_limit},
+};
+
+const ROOM_OF: usize = 10;
+const HEARTBEAT_MS: u64 = 25_000;
+/// What a process needs besides its connections.
+const SPARE_DESCRIPTORS: u64 = 200;
+/// The first part of the connections, on which the slope of memory begins.
+const FIRST: (usize, usize) = (10, 19);
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![Scenario::new(Family::Connections, "connections-redis", run)]
+}
+
+fn run(setup: &Setup) -> Result<Outcome, Failure> {
+    let limit =
+        usize::try_from(raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
+    let total = setup.connections.min(limit) / ROOM_OF * ROOM_OF;
+    let first = total * FIRST.0 / FIRST.1 / ROOM_OF * ROOM_OF;
+    let exact = !setup.quick && total == 19_000;
+
+    let cluster = Cluster::with_heartbeat(setup, StoreKind::Redis, 1, HEARTBEAT_MS)?;
+    let gateway = cluster.gateways[0].pid();
+    let mut fleet = cluster.fleet(total / ROOM_OF)?;
+    let members = |from: usize, to: usize| {
+        let member = |n: usize| Member {
+            gateway: 0,
+            rooms: n / ROOM_OF..n / ROOM_OF + 1,
+            template: None,
+        };
+        (from..to).map(member).collect::<Vec<_>>()
+    };
+    let before = cpu::cpu_time(gateway)?;
+    let opened = fleet.open(members(0, first), OPEN_LIMIT)?;
+    let opening_cpu = (cpu::cpu_time(gateway)? - before).as_secs_f64();
+    fleet.settle(Duration::from_millis(500), Duration::from_secs(10))?;
+    let memory_first = cpu::resident_bytes(gateway)?;
+    fleet.open(members(first, total), OPEN_LIMIT)?;
+    fleet.settle(Duration::from_millis(500), Duration::from_secs(10))?;
+    let memory_all = cpu::resident_bytes(gateway)?;
+
+    let before = cluster.usage(&fleet)?;
+    fleet.run(Load::Idle, setup.idle)?;
+    let after = cluster.usage(&fleet)?;
+    fleet.drain()?;
+    let wall = (after.at - before.at).as_secs_f64();
+    let idle_cpu = after.gateways[0] - before.gateways[0];
+    let pings = fleet.tally().pings;
+
+    let mut outcome = Outcome {
+        problems: fleet.problems(),
+        ..Outcome::default()
+    };
+    if fleet.joined() != total {
+        outcome
+            .problems
+            .push(format!("{} of {total} connections held", fleet.joined()));
+    }
+    if wall > 2e-3 * HEARTBEAT_MS as f64 && pings < total as u64 {
+        outcome
+            .problems
+            .push(format!("{pings} pings for {total} connections in {wall:.0} s"));
+    }
+    if total < setup.connections {
+        outcome.notes.push(format!(
+            "a process may have too few descriptors here: {total} connections instead of {}",
+            setup.connections
+        ));
+    }
+    let bar = |bar| exact.then_some(bar);
+    let slope = (memory_all as f64 - memory_first as f64) / (total - first) as f64;
+    outcome.figures = vec![
+        Figure::plain(
+            format!("{first} connections opened and joined"),
+            "s",
+            opened.as_secs_f64(),
+            bar(bars::OPEN_10_000),
+        ),
+        Figure::plain(format!("— gateway's CPU for {first}"), "s", opening_cpu, None),
+        Figure::plain(
+            format!("memory of a connection: slope from {first} to {total}"),
+            "bytes",
+            slope,
+            bar(bars::CONNECTION_BYTES),
+        ),
+        Figure::plain(
+            format!("resident memory with {total}"),
+            "MiB",
+            memory_all as f64 / 1_048_576.0,
+            None,
+        ),
+        Figure::plain(
+            format!(
+                "{total} idle for {:.0} s, heartbeats every 25 s",
+                setup.idle.as_secs_f64()
+            ),
+            "% of a core",
+            100.0 * idle_cpu / wall,
+            bar(bars::IDLE_CORE_PERCENT),
+        ),
+    ];
+    // The ports of this many connections take a moment to come free.
+    drop((fleet, cluster));
+    pause(Duration::from_millis(200));
+    Ok(outcome)
+}
