@@ -139,13 +139,7 @@ async fn attack(args: &AttackArgs, world: Arc<World>) -> Result<GooseMetrics, Go
         "--increase-rate",
         &rate,
     ];
-    options.extend([
-        "--run-time",
-        &args.run_time,
-        "--no-reset-metrics",
-        "--no-telnet",
-        "--no-websocket",
-    ]);
+    options.extend(["--run-time", &args.run_time, "--no-reset-metrics", "--no-telnet"]);
     options.extend([
         "--no-threshold-abort",
         "--threshold",

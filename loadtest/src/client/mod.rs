@@ -256,15 +256,18 @@ impl Fleet {
         Ok(())
     }
 
-    /// Ends the writing, waits until all is answered and delivered, and notes whatever is missing or too much.
+    /// Ends the writing, waits (30 s at most) until all is answered and delivered, and notes whatever is missing or too
+    /// much.
     ///
     /// # Errors
     /// Interrupted, or the poll failed.
     pub fn drain(&mut self) -> Result<(), Failure> {
-        const PATIENCE: Duration = Duration::from_secs(10);
+        /// Without any frame; and in all, for pings come for ever.
+        const PATIENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
         self.load = Load::Idle;
-        let mut last = Instant::now();
-        while last.elapsed() < PATIENCE && !self.at_rest() {
+        let started = Instant::now();
+        let mut last = started;
+        while last.elapsed() < PATIENCE.0 && started.elapsed() < PATIENCE.1 && !self.at_rest() {
             if self.turn(Duration::from_millis(20))? > 0 {
                 last = Instant::now();
             }
@@ -278,7 +281,7 @@ impl Fleet {
     fn at_rest(&self) -> bool {
         self.conns
             .iter()
-            .filter(|conn| conn.tracked())
+            .filter(|conn| conn.tracked() && conn.phase == Phase::Joined)
             .all(|conn| conn.unanswered == 0 && conn.events >= self.rooms[conn.rooms.start].acked)
     }
 
