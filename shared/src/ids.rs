@@ -29,7 +29,9 @@ pub enum IdError {
 
 fn is_plain(text: &str, max: usize) -> bool {
     (1..=max).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b':' | b'-'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b':' | b'-'))
 }
 
 /// Printable: no control or format character, no line or paragraph separator. Bidirectional overrides are format
@@ -133,7 +135,10 @@ pub struct ConnectionId {
 impl ConnectionId {
     /// `nonce` is random for each start of a node (its low 40 bits count), `counter` rises within it.
     pub fn new(nonce: u64, counter: u64) -> Self {
-        Self { nonce: nonce & 0xff_ffff_ffff, counter }
+        Self {
+            nonce: nonce & 0xff_ffff_ffff,
+            counter,
+        }
     }
 }
 
@@ -165,10 +170,24 @@ mod tests {
 
     #[test]
     fn user_ids_are_counted_in_characters_and_hold_no_controls() {
-        for good in ["u-7", "Zoë 7", "\"quoted\"", &"é".repeat(128), &"\u{10348}".repeat(128)] {
+        for good in [
+            "u-7",
+            "Zoë 7",
+            "\"quoted\"",
+            &"é".repeat(128),
+            &"\u{10348}".repeat(128),
+        ] {
             assert!(UserId::new(good).is_ok(), "{good:?}");
         }
-        for bad in ["", "a\tb", "a\u{7f}", "a\u{85}", "a\u{2028}b", "a\u{202e}b", &"é".repeat(129)] {
+        for bad in [
+            "",
+            "a\tb",
+            "a\u{7f}",
+            "a\u{85}",
+            "a\u{2028}b",
+            "a\u{202e}b",
+            &"é".repeat(129),
+        ] {
             assert_eq!(UserId::new(bad), Err(IdError::User), "{bad:?}");
         }
     }

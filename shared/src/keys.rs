@@ -23,8 +23,10 @@ pub const ROOM_KEYS: usize = 9;
 /// | 7 | `room:{id}:commands` | – | remembered answers |
 /// | 8 | `room:{id}:events` | channel | not a key: passed along so that it is named in one place |
 pub fn room(id: &RoomId) -> [String; ROOM_KEYS] {
-    ["meta", "state", "users", "seen", "messages", "message", "log", "commands", "events"]
-        .map(|part| format!("room:{{{id}}}:{part}"))
+    [
+        "meta", "state", "users", "seen", "messages", "message", "log", "commands", "events",
+    ]
+    .map(|part| format!("room:{{{id}}}:{part}"))
 }
 
 /// The channel of a room's events.

@@ -7,7 +7,6 @@ function phaseText({ phase, welcome }) {
     case 'open':
       return `Connected to ${welcome?.node ?? 'the gateway'}`;
     case 'waiting':
-      return `Disconnected: ${phase.why}.`;
     case 'stopped':
       return `Disconnected: ${phase.why}.`;
     default:

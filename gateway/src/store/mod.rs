@@ -219,7 +219,11 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal without details.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), details: None }
+        Self {
+            code,
+            message: message.into(),
+            details: None,
+        }
     }
 }
 
@@ -252,9 +256,7 @@ impl StoreError {
                 ErrorCode::Timeout,
                 "no answer of the store in time; retry with the same id",
             ),
-            StoreError::Damaged(_) => {
-                Refusal::new(ErrorCode::RoomUnavailable, "the room's data is damaged")
-            }
+            StoreError::Damaged(_) => Refusal::new(ErrorCode::RoomUnavailable, "the room's data is damaged"),
             StoreError::Internal(_) => Refusal::new(ErrorCode::Internal, "internal error"),
         }
     }

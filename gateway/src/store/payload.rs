@@ -43,13 +43,21 @@ pub fn parse(payload: &[u8]) -> Option<Payload<'_>> {
     match kind {
         b'E' => {
             let (epoch, first) = std::str::from_utf8(parts.next()?).ok()?.split_once(' ')?;
-            Some(Payload::Durable { epoch, first: first.parse().ok()?, events: parts.collect() })
+            Some(Payload::Durable {
+                epoch,
+                first: first.parse().ok()?,
+                events: parts.collect(),
+            })
         }
         b'S' => {
             let from = std::str::from_utf8(parts.next()?).ok()?;
             let to = std::str::from_utf8(parts.next()?).ok()?;
             let to = to.split(US as char).filter(|user| !user.is_empty()).collect();
-            Some(Payload::Signal { from, to, frame: parts.next()? })
+            Some(Payload::Signal {
+                from,
+                to,
+                frame: parts.next()?,
+            })
         }
         _ => None,
     }
@@ -89,17 +97,47 @@ mod tests {
         let events: [&[u8]; 2] = [b"{\"a\":1}", b"{\"b\":\"\\u001e\"}"];
         let bytes = durable("k1", 7, events);
         assert_eq!(bytes.as_ref(), b"Ek1 7\x1e{\"a\":1}\x1e{\"b\":\"\\u001e\"}");
-        assert_eq!(parse(&bytes), Some(Payload::Durable { epoch: "k1", first: 7, events: events.to_vec() }));
+        assert_eq!(
+            parse(&bytes),
+            Some(Payload::Durable {
+                epoch: "k1",
+                first: 7,
+                events: events.to_vec()
+            })
+        );
 
         let bytes = signal("u 1", ["a", "b c"], "{}");
-        assert_eq!(parse(&bytes), Some(Payload::Signal { from: "u 1", to: vec!["a", "b c"], frame: b"{}" }));
+        assert_eq!(
+            parse(&bytes),
+            Some(Payload::Signal {
+                from: "u 1",
+                to: vec!["a", "b c"],
+                frame: b"{}"
+            })
+        );
         let bytes = signal("u", [], "{}");
-        assert_eq!(parse(&bytes), Some(Payload::Signal { from: "u", to: vec![], frame: b"{}" }));
+        assert_eq!(
+            parse(&bytes),
+            Some(Payload::Signal {
+                from: "u",
+                to: vec![],
+                frame: b"{}"
+            })
+        );
     }
 
     #[test]
     fn what_no_gateway_wrote_is_none() {
-        for junk in [&b""[..], b"X", b"E", b"Ek1", b"Ek1 x\x1e{}", b"S", b"Su\x1e", b"Su\x1e\xff\x1e{}"] {
+        for junk in [
+            &b""[..],
+            b"X",
+            b"E",
+            b"Ek1",
+            b"Ek1 x\x1e{}",
+            b"S",
+            b"Su\x1e",
+            b"Su\x1e\xff\x1e{}",
+        ] {
             assert_eq!(parse(junk), None, "{junk:?}");
         }
     }

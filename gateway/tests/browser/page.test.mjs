@@ -101,10 +101,11 @@ test('chat goes both ways, in the same order for both', async () => {
 
 test('a counter clicked in both windows adds up exactly', async () => {
   const [ada, bea] = await two();
-  const clicks = async (page, id, times) => {
-    for (let at = 0; at < times; at += 1) await page.click(id);
+  // At the same time in both windows; within one, in turn, for it has one mouse.
+  const clicks = async (page, buttons) => {
+    for (const button of buttons) await page.click(`#counter-${button}`);
   };
-  await Promise.all([clicks(ada, '#counter-up', 7), clicks(bea, '#counter-up', 6), clicks(bea, '#counter-down', 2)]);
+  await Promise.all([clicks(ada, Array(7).fill('up')), clicks(bea, ['up', 'up', 'down', 'up', 'up', 'up', 'down', 'up'])]);
   await textIs(ada, '#counter', 11);
   await textIs(bea, '#counter', 11);
   await textIs(ada, '#state-version', 15);
@@ -176,6 +177,26 @@ test('what was missed while disconnected is there after coming back', async () =
   await chatIs(bea, ['first', 'missed', 'waited']);
   await chatIs(ada, ['first', 'missed', 'waited']);
   assert.match(await bea.textContent('#link-join'), /^recovered/);
+});
+
+test('a message whose answer was lost is sent again and stands there once', async () => {
+  const line = {};
+  const ada = await member(context, { room, name: 'Ada' });
+  const bea = await member(context, { room, name: 'Bea', index: 1, prepare: tap(line) });
+  line.deaf = true;
+  await say(bea, 'once');
+  await bea.click('#counter-up');
+  await chatIs(ada, ['once']);
+  await textIs(ada, '#counter', 1);
+
+  await line.cut(1012, '60000');
+  line.deaf = false;
+  await bea.click('#phase-retry');
+  await chatIs(bea, ['once']);
+  await say(bea, 'twice');
+  await chatIs(ada, ['once', 'twice']);
+  await textIs(ada, '#counter', 1);
+  await textIs(bea, '#counter', 1);
 });
 
 test('a close code that says stop is obeyed and explained', async () => {

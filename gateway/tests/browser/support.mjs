@@ -105,12 +105,16 @@ export const seesMember = (page, name, node) =>
 
 /**
  * Puts the test between the page and its gateway: `line.toPage(frame)` speaks as the gateway,
- * `line.cut(code, reason)` closes the present connection as the gateway would.
+ * `line.cut(code, reason)` closes the present connection as the gateway would, and while `line.deaf` is set
+ * nothing of what the gateway says arrives.
  */
 export function tap(line) {
   return (page) => page.routeWebSocket(/\/ws\?/, (socket) => {
     const server = socket.connectToServer();
     line.connections = (line.connections ?? 0) + 1;
+    server.onMessage((text) => {
+      if (!line.deaf) socket.send(text);
+    });
     line.toPage = (frame) => socket.send(JSON.stringify(frame));
     line.cut = async (code, reason = '') => {
       await socket.close({ code, reason });

@@ -50,11 +50,17 @@ pub struct Refused {
 }
 
 fn bad(message: impl Into<String>) -> Refused {
-    Refused { code: ErrorCode::BadRequest, message: message.into() }
+    Refused {
+        code: ErrorCode::BadRequest,
+        message: message.into(),
+    }
 }
 
 fn too_large(message: impl Into<String>) -> Refused {
-    Refused { code: ErrorCode::TooLarge, message: message.into() }
+    Refused {
+        code: ErrorCode::TooLarge,
+        message: message.into(),
+    }
 }
 
 /// A command whose envelope is read and whose data is not yet.
@@ -90,7 +96,9 @@ impl Incoming<'_, '_> {
         }
         let data = Data(self.data);
         Ok(match kind {
-            CommandType::Auth => Command::Auth { token: data.required_string("token")? },
+            CommandType::Auth => Command::Auth {
+                token: data.required_string("token")?,
+            },
             CommandType::Ping => Command::Ping,
             CommandType::Join => Command::Join {
                 since: data.since()?,
@@ -118,9 +126,15 @@ impl Incoming<'_, '_> {
                 if before.is_some() && after.is_some() {
                     return Err(bad("`before` and `after` exclude each other"));
                 }
-                Command::MessageHistory { before, after, limit: data.count("limit", 1, MAX_PAGE, DEFAULT_PAGE)? }
+                Command::MessageHistory {
+                    before,
+                    after,
+                    limit: data.count("limit", 1, MAX_PAGE, DEFAULT_PAGE)?,
+                }
             }
-            CommandType::StateGet => Command::StateGet { fields: data.names("fields")? },
+            CommandType::StateGet => Command::StateGet {
+                fields: data.names("fields")?,
+            },
             CommandType::StatePatch => data.state_patch()?,
             CommandType::UsersList => Command::UsersList {
                 cursor: data.string("cursor")?,
@@ -138,7 +152,10 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { buffers: Buffers::with_max_depth(1024, MAX_DEPTH), tape: None }
+        Self {
+            buffers: Buffers::with_max_depth(1024, MAX_DEPTH),
+            tape: None,
+        }
     }
 }
 
@@ -189,9 +206,19 @@ fn read_command<'t, 'f>(value: Json<'t, 'f>) -> Result<Incoming<'t, 'f>, Malform
     }
     let kind = kind.and_then(Json::text).ok_or(Malformed::NotACommand)?;
     let id = present(id)
-        .map(|id| id.text().ok_or(IdError::Command).and_then(CommandId::new).map_err(Malformed::Id))
+        .map(|id| {
+            id.text()
+                .ok_or(IdError::Command)
+                .and_then(CommandId::new)
+                .map_err(Malformed::Id)
+        })
         .transpose()?;
-    Ok(Incoming { id, kind: CommandType::parse(kind), room: present(room), data: present(data) })
+    Ok(Incoming {
+        id,
+        kind: CommandType::parse(kind),
+        room: present(room),
+        data: present(data),
+    })
 }
 
 /// A member that is there and not `null`: clients in typed languages send `null` for what they leave out.
@@ -200,8 +227,15 @@ fn present<'t, 'f>(value: Option<Json<'t, 'f>>) -> Option<Json<'t, 'f>> {
 }
 
 fn check_name(what: &str, name: &str) -> Result<(), Refused> {
-    let short = !name.is_empty() && name.len() <= 4 * MAX_NAME_CHARS && name.chars().count() <= MAX_NAME_CHARS;
-    if short { Ok(()) } else { Err(bad(format!("`{what}`: a name has 1 to {MAX_NAME_CHARS} characters"))) }
+    let short =
+        !name.is_empty() && name.len() <= 4 * MAX_NAME_CHARS && name.chars().count() <= MAX_NAME_CHARS;
+    if short {
+        Ok(())
+    } else {
+        Err(bad(format!(
+            "`{what}`: a name has 1 to {MAX_NAME_CHARS} characters"
+        )))
+    }
 }
 
 fn distinct<'a>(names: impl Iterator<Item = &'a String>) -> Result<(), Refused> {
@@ -224,12 +258,17 @@ impl<'t, 'f> Data<'t, 'f> {
 
     fn string(&self, name: &str) -> Result<Option<String>, Refused> {
         self.get(name)
-            .map(|v| v.text().map(str::to_owned).ok_or_else(|| bad(format!("`{name}` is a string"))))
+            .map(|v| {
+                v.text()
+                    .map(str::to_owned)
+                    .ok_or_else(|| bad(format!("`{name}` is a string")))
+            })
             .transpose()
     }
 
     fn required_string(&self, name: &str) -> Result<String, Refused> {
-        self.string(name)?.ok_or_else(|| bad(format!("`{name}` is missing")))
+        self.string(name)?
+            .ok_or_else(|| bad(format!("`{name}` is missing")))
     }
 
     fn name(&self, name: &str) -> Result<String, Refused> {
@@ -239,7 +278,9 @@ impl<'t, 'f> Data<'t, 'f> {
     }
 
     fn count(&self, name: &str, min: usize, max: usize, default: usize) -> Result<usize, Refused> {
-        let Some(value) = self.get(name) else { return Ok(default) };
+        let Some(value) = self.get(name) else {
+            return Ok(default);
+        };
         value
             .integer()
             .and_then(|n| usize::try_from(n).ok())
@@ -249,20 +290,32 @@ impl<'t, 'f> Data<'t, 'f> {
 
     fn payload(&self, name: &str, max: usize) -> Result<JsonText, Refused> {
         // `null` is a value here, unlike elsewhere.
-        let value = self.0.and_then(|data| data.get(name)).ok_or_else(|| bad(format!("`{name}` is missing")))?;
+        let value = self
+            .0
+            .and_then(|data| data.get(name))
+            .ok_or_else(|| bad(format!("`{name}` is missing")))?;
         let json = value.compact();
         if json.len() > max {
-            return Err(too_large(format!("`{name}` has {} bytes; {max} are allowed", json.len())));
+            return Err(too_large(format!(
+                "`{name}` has {} bytes; {max} are allowed",
+                json.len()
+            )));
         }
         Ok(json)
     }
 
     fn names(&self, name: &str) -> Result<Option<Vec<String>>, Refused> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        let array = value.items().ok_or_else(|| bad(format!("`{name}` is a list of names")))?;
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        let array = value
+            .items()
+            .ok_or_else(|| bad(format!("`{name}` is a list of names")))?;
         let mut names = Vec::with_capacity(array.len());
         for item in array {
-            let item = item.text().ok_or_else(|| bad(format!("`{name}` is a list of names")))?;
+            let item = item
+                .text()
+                .ok_or_else(|| bad(format!("`{name}` is a list of names")))?;
             check_name(name, item)?;
             names.push(item.to_owned());
         }
@@ -270,8 +323,12 @@ impl<'t, 'f> Data<'t, 'f> {
     }
 
     fn fields(&self, name: &str) -> Result<Fields, Refused> {
-        let Some(value) = self.get(name) else { return Ok(Vec::new()) };
-        let members = value.members().ok_or_else(|| bad(format!("`{name}` is an object")))?;
+        let Some(value) = self.get(name) else {
+            return Ok(Vec::new());
+        };
+        let members = value
+            .members()
+            .ok_or_else(|| bad(format!("`{name}` is an object")))?;
         let mut fields = Vec::new();
         for (key, item) in members {
             check_name(name, key)?;
@@ -285,29 +342,49 @@ impl<'t, 'f> Data<'t, 'f> {
         let fields = self.fields(name)?;
         let bytes: usize = fields.iter().map(|(key, value)| key.len() + value.len()).sum();
         if bytes > MAX_PRESENCE_BYTES {
-            return Err(too_large(format!("`{name}` has {bytes} bytes; {MAX_PRESENCE_BYTES} are allowed")));
+            return Err(too_large(format!(
+                "`{name}` has {bytes} bytes; {MAX_PRESENCE_BYTES} are allowed"
+            )));
         }
         Ok(fields)
     }
 
     fn users(&self, name: &str) -> Result<Option<Vec<UserId>>, Refused> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        let array = value.items().ok_or_else(|| bad(format!("`{name}` is a list of user ids")))?;
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        let array = value
+            .items()
+            .ok_or_else(|| bad(format!("`{name}` is a list of user ids")))?;
         if array.len() > MAX_SIGNAL_TO {
-            return Err(too_large(format!("`{name}` names {} users; {MAX_SIGNAL_TO} are allowed", array.len())));
+            return Err(too_large(format!(
+                "`{name}` names {} users; {MAX_SIGNAL_TO} are allowed",
+                array.len()
+            )));
         }
         let users = array.map(|item| {
-            item.text().ok_or(IdError::User).and_then(UserId::new).map_err(|e| bad(format!("`{name}`: {e}")))
+            item.text()
+                .ok_or(IdError::User)
+                .and_then(UserId::new)
+                .map_err(|e| bad(format!("`{name}`: {e}")))
         });
         users.collect::<Result<_, _>>().map(Some)
     }
 
     fn since(&self) -> Result<Option<Since>, Refused> {
-        let Some(value) = self.get("since") else { return Ok(None) };
-        let epoch = value.get("epoch").and_then(Json::text).filter(|e| (1..=64).contains(&e.len()));
+        let Some(value) = self.get("since") else {
+            return Ok(None);
+        };
+        let epoch = value
+            .get("epoch")
+            .and_then(Json::text)
+            .filter(|e| (1..=64).contains(&e.len()));
         let seq = value.get("seq").and_then(Json::integer);
         match (epoch, seq) {
-            (Some(epoch), Some(seq)) => Ok(Some(Since { epoch: epoch.to_owned(), seq })),
+            (Some(epoch), Some(seq)) => Ok(Some(Since {
+                epoch: epoch.to_owned(),
+                seq,
+            })),
             _ => Err(bad("`since` has a string `epoch` and an integer `seq`")),
         }
     }
@@ -320,7 +397,9 @@ impl<'t, 'f> Data<'t, 'f> {
         };
         let body = self.payload("body", usize::MAX)?;
         if kind == MessageKind::Image && !is_image_url(body.as_str()) {
-            return Err(bad("`body` of an image is a data URL: data:image/(png|jpeg|gif|webp);base64,…"));
+            return Err(bad(
+                "`body` of an image is a data URL: data:image/(png|jpeg|gif|webp);base64,…",
+            ));
         }
         Ok(Command::MessageSend { body, kind })
     }
@@ -330,14 +409,22 @@ impl<'t, 'f> Data<'t, 'f> {
         let remove = self.names("remove")?.unwrap_or_default();
         let mut increment = Vec::new();
         if let Some(value) = self.get("increment") {
-            let members = value.members().ok_or_else(|| bad("`increment` is an object of numbers"))?;
+            let members = value
+                .members()
+                .ok_or_else(|| bad("`increment` is an object of numbers"))?;
             for (key, item) in members {
                 check_name("increment", key)?;
-                let by = item.number().ok_or_else(|| bad("`increment` is an object of numbers"))?;
+                let by = item
+                    .number()
+                    .ok_or_else(|| bad("`increment` is an object of numbers"))?;
                 increment.push((key.to_owned(), by));
             }
         }
-        let names = set.iter().map(|(k, _)| k).chain(&remove).chain(increment.iter().map(|(k, _)| k));
+        let names = set
+            .iter()
+            .map(|(k, _)| k)
+            .chain(&remove)
+            .chain(increment.iter().map(|(k, _)| k));
         distinct(names.clone())?;
         if names.count() == 0 {
             return Err(bad("a patch sets, removes or increments at least one field"));
@@ -353,14 +440,23 @@ impl<'t, 'f> Data<'t, 'f> {
             .get("ifVersion")
             .map(|v| v.integer().ok_or_else(|| bad("`ifVersion` is an integer")))
             .transpose()?;
-        Ok(Command::StatePatch { set, remove, increment, if_version })
+        Ok(Command::StatePatch {
+            set,
+            remove,
+            increment,
+            if_version,
+        })
     }
 }
 
 /// Whether compact JSON is a string that is a data URL of an accepted image type, with well-formed base64.
 fn is_image_url(json: &str) -> bool {
-    let Some(text) = json.strip_prefix('"').and_then(|t| t.strip_suffix('"')) else { return false };
-    let Some(rest) = text.strip_prefix("data:image/") else { return false };
+    let Some(text) = json.strip_prefix('"').and_then(|t| t.strip_suffix('"')) else {
+        return false;
+    };
+    let Some(rest) = text.strip_prefix("data:image/") else {
+        return false;
+    };
     let Some(data) = ["png", "jpeg", "gif", "webp"]
         .iter()
         .find_map(|kind| rest.strip_prefix(kind)?.strip_prefix(";base64,"))
@@ -371,7 +467,9 @@ fn is_image_url(json: &str) -> bool {
     !digits.is_empty()
         && data.len() % 4 == 0
         && data.len() - digits.len() <= 2
-        && digits.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
+        && digits
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'))
 }
 
 #[cfg(test)]

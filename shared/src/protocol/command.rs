@@ -255,7 +255,11 @@ impl Serialize for DataOf<'_> {
         match self.0 {
             Command::Auth { token } => map.serialize_entry("token", token)?,
             Command::Ping | Command::Leave => {}
-            Command::Join { since, presence, messages } => {
+            Command::Join {
+                since,
+                presence,
+                messages,
+            } => {
                 if let Some(since) = since {
                     map.serialize_entry(
                         "since",
@@ -300,7 +304,12 @@ impl Serialize for DataOf<'_> {
                     map.serialize_entry("fields", fields)?;
                 }
             }
-            Command::StatePatch { set, remove, increment, if_version } => {
+            Command::StatePatch {
+                set,
+                remove,
+                increment,
+                if_version,
+            } => {
                 map.serialize_entry("set", &AsObject(set))?;
                 map.serialize_entry("remove", remove)?;
                 map.serialize_entry("increment", &AsObject(increment))?;

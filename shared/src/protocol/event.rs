@@ -266,8 +266,12 @@ pub enum EventType {
 
 impl EventType {
     /// Every durable event.
-    pub const ALL: &'static [EventType] =
-        &[EventType::Presence, EventType::MessageSent, EventType::StatePatched, EventType::Broadcast];
+    pub const ALL: &'static [EventType] = &[
+        EventType::Presence,
+        EventType::MessageSent,
+        EventType::StatePatched,
+        EventType::Broadcast,
+    ];
 
     /// The type on the wire.
     pub fn as_str(self) -> &'static str {
@@ -392,7 +396,11 @@ pub fn error_text(
     out.push_str(code.as_str());
     out.push_str("\",\"message\":");
     push_str(&mut out, message);
-    out.push_str(if code.retryable() { ",\"retryable\":true" } else { ",\"retryable\":false" });
+    out.push_str(if code.retryable() {
+        ",\"retryable\":true"
+    } else {
+        ",\"retryable\":false"
+    });
     if let Some(ms) = retry_after_ms {
         out.push_str(",\"retryAfterMs\":");
         push_u64(&mut out, ms);

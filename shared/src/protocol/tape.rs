@@ -38,7 +38,9 @@ impl<'t, 'f> Json<'t, 'f> {
         match self.0[0] {
             Node::Static(StaticNode::U64(n)) => Some(n),
             Node::Static(StaticNode::I64(n)) => u64::try_from(n).ok(),
-            Node::Static(StaticNode::F64(n)) if n.fract() == 0.0 && (0.0..=9.0e15).contains(&n) => Some(n as u64),
+            Node::Static(StaticNode::F64(n)) if n.fract() == 0.0 && (0.0..=9.0e15).contains(&n) => {
+                Some(n as u64)
+            }
             Node::Static(_) | Node::String(_) | Node::Object { .. } | Node::Array { .. } => None,
         }
     }
@@ -55,7 +57,10 @@ impl<'t, 'f> Json<'t, 'f> {
     /// The items of an array.
     pub(super) fn items(self) -> Option<Items<'t, 'f>> {
         match self.0[0] {
-            Node::Array { len, .. } => Some(Items { nodes: &self.0[1..], left: len }),
+            Node::Array { len, .. } => Some(Items {
+                nodes: &self.0[1..],
+                left: len,
+            }),
             Node::Object { .. } | Node::String(_) | Node::Static(_) => None,
         }
     }
@@ -63,14 +68,20 @@ impl<'t, 'f> Json<'t, 'f> {
     /// The members of an object, in the order of the text.
     pub(super) fn members(self) -> Option<Members<'t, 'f>> {
         match self.0[0] {
-            Node::Object { len, .. } => Some(Members(Items { nodes: &self.0[1..], left: 2 * len })),
+            Node::Object { len, .. } => Some(Members(Items {
+                nodes: &self.0[1..],
+                left: 2 * len,
+            })),
             Node::Array { .. } | Node::String(_) | Node::Static(_) => None,
         }
     }
 
     /// An object's member; the last of that name, as JavaScript has it.
     pub(super) fn get(self, name: &str) -> Option<Self> {
-        self.members()?.filter(|(key, _)| *key == name).map(|(_, value)| value).last()
+        self.members()?
+            .filter(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+            .last()
     }
 
     pub(super) fn compact(self) -> JsonText {
@@ -96,7 +107,12 @@ impl<'t, 'f> Json<'t, 'f> {
             Node::Static(StaticNode::F64(n)) => out.push_str(&serde_json::to_string(&n).unwrap_or_default()),
             Node::Array { len, .. } => {
                 out.push('[');
-                for (i, item) in (Items { nodes: &self.0[1..], left: len }).enumerate() {
+                for (i, item) in (Items {
+                    nodes: &self.0[1..],
+                    left: len,
+                })
+                .enumerate()
+                {
                     if i > 0 {
                         out.push(',');
                     }
@@ -106,7 +122,12 @@ impl<'t, 'f> Json<'t, 'f> {
             }
             Node::Object { len, .. } => {
                 out.push('{');
-                for (i, (key, item)) in Members(Items { nodes: &self.0[1..], left: 2 * len }).enumerate() {
+                for (i, (key, item)) in Members(Items {
+                    nodes: &self.0[1..],
+                    left: 2 * len,
+                })
+                .enumerate()
+                {
                     if i > 0 {
                         out.push(',');
                     }

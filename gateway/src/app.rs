@@ -1,0 +1,217 @@
+//! The only place that names concrete types and puts them together.
+
+use std::{sync::Arc, time::Duration};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use roomgate_shared::{
+    ids::NodeId,
+    protocol::{CloseCode, MAX_BATCH, event::Limits},
+};
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    admin::health::Health,
+    hub::{Closing, Hub},
+    net::{
+        http::{self, Server},
+        ws::Timing,
+    },
+    random,
+    rooms::Rooms,
+    session::SessionContext,
+    settings::{Settings, StoreKind},
+    store::{
+        SharedStore,
+        memory::MemoryStore,
+        redis::{RedisConfig, RedisStore},
+    },
+};
+
+/// How long a closing handshake may take: a peer that is there answers within a round trip.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the recorder of metrics tidies up, and rooms are compared with the store.
+const UPKEEP: Duration = Duration::from_secs(5);
+const CHECK_HEADS: Duration = Duration::from_secs(60);
+
+/// Why a gateway did not start, or ended. One line each.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The address cannot be listened on.
+    #[error("LISTEN: cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A setting of Redis.
+    #[error("{0}")]
+    RedisConfig(#[from] crate::store::redis::ConfigError),
+    /// Redis is not there, or not usable.
+    #[error("{0}")]
+    RedisBoot(#[from] crate::store::redis::BootError),
+}
+
+/// A gateway, put together and listening.
+pub struct App {
+    listener: TcpListener,
+    server: Server,
+    health: Arc<Health>,
+    rooms: Arc<Rooms>,
+    redis: Option<(Arc<RedisStore>, Duration)>,
+    drain: Duration,
+}
+
+/// The node's name where none is set: told apart by chance.
+pub fn node_id(settings: &Settings) -> NodeId {
+    let made_up = || NodeId::new(format!("gw-{}", random::epoch()));
+    settings
+        .node
+        .node_id
+        .clone()
+        .or_else(|| made_up().ok())
+        .expect("letters and digits are a node id")
+}
+
+impl App {
+    /// Puts a gateway together and opens its listener.
+    ///
+    /// # Errors
+    /// The address is taken or not this machine's, or a setting of Redis is wrong.
+    pub async fn new(
+        settings: &Settings,
+        node: NodeId,
+        prometheus: Option<PrometheusHandle>,
+    ) -> Result<Self, AppError> {
+        let address = settings.node.listen;
+        let listen = |error| AppError::Listen { address, error };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+
+        let (hub, repairs) = Hub::new();
+        let (store, redis): (SharedStore, _) = match settings.store_kind() {
+            StoreKind::Memory => (MemoryStore::new(settings.store_limits(), hub.clone()), None),
+            StoreKind::Redis => {
+                let config = RedisConfig {
+                    url: settings.store.redis_url.clone().unwrap_or_default(),
+                    timeout: Duration::from_millis(settings.store.redis_timeout_ms),
+                    max_retries: settings.store.redis_max_retries as u32,
+                    retry_delay: Duration::from_millis(settings.store.redis_retry_delay_ms),
+                    node: node.clone(),
+                    limits: settings.store_limits(),
+                };
+                let store = RedisStore::new(config, hub.clone())?;
+                (
+                    store.clone(),
+                    Some((store, Duration::from_secs(settings.store.redis_wait_seconds))),
+                )
+            }
+        };
+        let rooms = Rooms::new(hub, store.clone(), node.clone(), repairs);
+        let health = Arc::new(Health::new(store.clone(), prometheus));
+        let limits = &settings.limits;
+        let sessions = Arc::new(SessionContext {
+            rooms: rooms.clone(),
+            store,
+            node,
+            limits: Limits {
+                max_frame_bytes: limits.max_frame_bytes as usize,
+                max_message_bytes: limits.max_message_bytes as usize,
+                max_rooms: limits.max_rooms_per_connection as usize,
+                max_batch: MAX_BATCH,
+            },
+            outbox_bytes: limits.outbox_bytes as usize,
+            heartbeat_ms: limits.heartbeat_ms,
+            auto_create: settings.access.auto_create_rooms,
+        });
+        let server = Server {
+            sessions,
+            health: health.clone(),
+            origins: settings.access.allowed_origins.clone(),
+            max_connections: limits.max_connections as usize,
+            timing: Timing {
+                heartbeat: Duration::from_millis(limits.heartbeat_ms),
+                close: CLOSE_TIMEOUT,
+                max_message: limits.max_frame_bytes as usize,
+            },
+            head_timeout: Duration::from_millis(settings.node.handshake_timeout_ms),
+            echo: settings.node.test_echo,
+            nonce: random::bits(),
+        };
+        let drain = Duration::from_secs(settings.node.drain_seconds);
+        Ok(Self {
+            listener,
+            server,
+            health,
+            rooms,
+            redis,
+            drain,
+        })
+    }
+
+    /// The address in use.
+    ///
+    /// # Errors
+    /// The operating system does not tell.
+    pub fn address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop` is done, then ends every connection with 1012 and returns when their rooms know, or the time
+    /// for that is over.
+    ///
+    /// # Errors
+    /// Redis was not to be had in time at start.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
+        let (close, closing) = watch::channel(None);
+        let serving = tokio::spawn(http::serve(self.listener, self.server, closing));
+        let upkeep = tokio::spawn(upkeep(self.health.clone(), self.rooms.clone()));
+        let booted = async {
+            match &self.redis {
+                Some((store, wait)) => store.boot(*wait).await,
+                None => Ok(()),
+            }
+        };
+        let run = async {
+            booted.await?;
+            tracing::info!("ready");
+            std::future::pending().await
+        };
+        let ended = tokio::select! {
+            ended = run => ended,
+            () = stop => Ok(()),
+        };
+        self.health.drain();
+        tracing::info!("stopping: connections are closed with 1012");
+        let wish = Closing {
+            code: CloseCode::Draining.code(),
+            reason: CloseCode::Draining.reason().to_owned(),
+        };
+        // The receiver is gone only if serving has ended by itself.
+        let _ = close.send(Some(wish));
+        let quiet = async {
+            let _ = serving.await;
+            while self.rooms.open_rooms() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if ended.is_ok() && tokio::time::timeout(self.drain, quiet).await.is_err() {
+            tracing::warn!(
+                seconds = self.drain.as_secs(),
+                "not all connections ended in time"
+            );
+        }
+        upkeep.abort();
+        ended
+    }
+}
+
+async fn upkeep(health: Arc<Health>, rooms: Arc<Rooms>) {
+    let mut turn = tokio::time::interval(UPKEEP);
+    let mut checks = tokio::time::interval_at(tokio::time::Instant::now() + CHECK_HEADS, CHECK_HEADS);
+    loop {
+        tokio::select! {
+            _ = turn.tick() => health.upkeep(),
+            _ = checks.tick() => rooms.check_heads(),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! A connection as the layers below the session know it.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use roomgate_shared::ids::{ConnectionId, UserId};
+
+use super::Outbox;
+
+/// Commands of one connection that may wait for the store at once, as bytes: the larger of a command's frame and
+/// [`MIN_WEIGHT`]. Past it the connection is not read until answers have gone out.
+const MAX_IN_FLIGHT: usize = 1024 * 1024;
+
+/// What the smallest command weighs, so that at most 256 are under way.
+pub const MIN_WEIGHT: usize = 4096;
+
+/// One connection and its user. Shared by its task, the rooms it is in and the work under way for it.
+pub struct Client {
+    /// The connection.
+    pub id: ConnectionId,
+    /// Its user.
+    pub user: UserId,
+    /// The name to show.
+    pub name: Box<str>,
+    /// Where its frames go.
+    pub outbox: Outbox,
+    in_flight: AtomicUsize,
+    paused: AtomicBool,
+}
+
+impl Client {
+    /// A connection with `outbox_bytes` of room for frames.
+    pub fn new(id: ConnectionId, user: UserId, name: Box<str>, outbox_bytes: usize) -> Self {
+        Self {
+            id,
+            user,
+            name,
+            outbox: Outbox::new(outbox_bytes),
+            in_flight: AtomicUsize::new(0),
+            paused: AtomicBool::new(false),
+        }
+    }
+
+    /// A command of `weight` is under way.
+    pub fn begin(&self, weight: usize) {
+        self.in_flight.fetch_add(weight, Ordering::Relaxed);
+    }
+
+    /// It is answered.
+    pub fn end(&self, weight: usize) {
+        let before = self.in_flight.fetch_sub(weight, Ordering::Relaxed);
+        if before - weight < MAX_IN_FLIGHT && self.paused.swap(false, Ordering::AcqRel) {
+            self.outbox.wake();
+        }
+    }
+
+    /// Whether the connection may be read now; if not, its task is woken when it may.
+    pub fn may_read(&self) -> bool {
+        if self.in_flight.load(Ordering::Relaxed) < MAX_IN_FLIGHT {
+            return true;
+        }
+        self.paused.store(true, Ordering::Release);
+        // An answer may have come between the two steps.
+        self.in_flight.load(Ordering::Relaxed) < MAX_IN_FLIGHT
+    }
+}

@@ -1,0 +1,105 @@
+//! From a room's channel to the connections that have joined it here.
+//!
+//! [`Hub`] finds the room of a payload, [`LocalRoom`] keeps its order and hands each event to every member, and each
+//! member's [`Outbox`] holds what its socket has yet to take. An event is encoded once for all of them.
+
+mod client;
+mod frame;
+mod outbox;
+mod room;
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use roomgate_shared::ids::RoomId;
+use tokio::sync::mpsc;
+
+pub use self::{
+    client::{Client, MIN_WEIGHT},
+    frame::{close_frame, message_frame, ping_frame, pong_frame, text_frame},
+    outbox::{Closing, Outbox},
+    room::{LocalRoom, Repair},
+};
+use crate::{metrics::metrics, store::EventSink};
+
+/// Locks of the registry: enough that rooms seldom wait for each other, few enough to cost nothing.
+const SHARDS: usize = 16;
+
+/// The rooms that have members on this node.
+pub struct Hub {
+    shards: [Mutex<HashMap<RoomId, Arc<LocalRoom>>>; SHARDS],
+    hasher: RandomState,
+    repairs: mpsc::UnboundedSender<Arc<LocalRoom>>,
+}
+
+impl Hub {
+    /// A hub, and the channel on which it asks for repairs: each room comes once until [`LocalRoom::repair`] has been
+    /// called for it, so the channel holds at most as many entries as there are rooms here.
+    pub fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<Arc<LocalRoom>>) {
+        let (repairs, requests) = mpsc::unbounded_channel();
+        let hub = Self {
+            shards: Default::default(),
+            hasher: RandomState::new(),
+            repairs,
+        };
+        (Arc::new(hub), requests)
+    }
+
+    fn shard(&self, room: &str) -> &Mutex<HashMap<RoomId, Arc<LocalRoom>>> {
+        &self.shards[self.hasher.hash_one(room) as usize % SHARDS]
+    }
+
+    /// Adds a room without members. Called by the room's queue, before it subscribes.
+    pub fn open(&self, room: Arc<LocalRoom>) {
+        self.shard(room.id().as_str())
+            .lock()
+            .insert(room.id().clone(), room);
+        metrics().rooms.increment(1.0);
+    }
+
+    /// Removes a room. Called by the room's queue, when nobody is in it and nothing is under way.
+    pub fn close(&self, room: &RoomId) {
+        if self.shard(room.as_str()).lock().remove(room).is_some() {
+            metrics().rooms.decrement(1.0);
+        }
+    }
+
+    /// Every room of this node.
+    pub fn rooms(&self) -> Vec<Arc<LocalRoom>> {
+        self.shards
+            .iter()
+            .flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// Asks for a room to be compared with the store, unless that is asked for already.
+    pub fn request_repair(&self, room: &Arc<LocalRoom>) {
+        if room.begin_repair() {
+            // The receiver lives as long as the gateway; after it nobody needs a repair.
+            let _ = self.repairs.send(room.clone());
+        }
+    }
+}
+
+impl EventSink for Hub {
+    fn payload(&self, room: &str, payload: Bytes) {
+        let Some(local) = self.shard(room).lock().get(room).cloned() else {
+            return;
+        };
+        if local.deliver(&payload) == Repair::Needed {
+            metrics().gaps.increment(1);
+            self.request_repair(&local);
+        }
+    }
+
+    fn interrupted(&self) {
+        for room in self.rooms() {
+            self.request_repair(&room);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! What a connection has yet to send: a queue bounded in bytes.
+//!
+//! Anyone may push; one task, the connection's, takes everything that is queued and writes it with one call. A reader too
+//! slow for its queue is closed with 4200 and resumes later: it never holds up others, nor grows without bound.
+
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicUsize, Ordering},
+    task::{Context, Waker},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use roomgate_shared::protocol::CloseCode;
+
+use crate::metrics::metrics;
+
+/// A queue that has grown to more entries than this is given back once it is empty.
+const KEEP_ENTRIES: usize = 4;
+
+/// The wish to end a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closing {
+    /// The close code.
+    pub code: u16,
+    /// The reason to send.
+    pub reason: String,
+}
+
+impl From<CloseCode> for Closing {
+    fn from(code: CloseCode) -> Self {
+        Self {
+            code: code.code(),
+            reason: code.reason().to_owned(),
+        }
+    }
+}
+
+/// See the module.
+pub struct Outbox {
+    inner: Mutex<Inner>,
+    /// Bytes queued and not yet written, those in the writer's hands included.
+    bytes: AtomicUsize,
+    limit: usize,
+}
+
+#[derive(Default)]
+struct Inner {
+    queue: VecDeque<Bytes>,
+    closing: Option<Box<Closing>>,
+    /// Nothing is taken any more: the close frame is on its way, or the socket is gone.
+    shut: bool,
+    /// Set while the connection's task sleeps.
+    waker: Option<Waker>,
+}
+
+impl Outbox {
+    /// An outbox that ends its connection when a frame finds more than `limit` bytes queued. A single frame may pass the
+    /// limit, so that a large answer reaches a reader that keeps up.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            inner: Mutex::default(),
+            bytes: AtomicUsize::new(0),
+            limit,
+        }
+    }
+
+    /// Queues whole frames that must arrive, in one piece of memory.
+    pub fn push(&self, frames: Bytes) {
+        let mut inner = self.inner.lock();
+        if inner.shut || inner.closing.is_some() {
+            return;
+        }
+        if self.bytes.load(Ordering::Relaxed) > self.limit {
+            metrics().slow_consumers.increment(1);
+            inner.close(CloseCode::SlowConsumer.into());
+        } else {
+            self.bytes.fetch_add(frames.len(), Ordering::Relaxed);
+            inner.queue.push_back(frames);
+        }
+        inner.wake();
+    }
+
+    /// Queues a frame that may be lost: it is dropped when half of the queue is taken.
+    pub fn push_ephemeral(&self, frame: Bytes) {
+        let mut inner = self.inner.lock();
+        if inner.shut || inner.closing.is_some() {
+            return;
+        }
+        if self.bytes.load(Ordering::Relaxed) > self.limit / 2 {
+            metrics().dropped_frames.increment(1);
+            return;
+        }
+        self.bytes.fetch_add(frame.len(), Ordering::Relaxed);
+        inner.queue.push_back(frame);
+        inner.wake();
+    }
+
+    /// Asks the connection's task to send a close frame, after what is queued, and end. The first wish stands.
+    pub fn close(&self, closing: Closing) {
+        let mut inner = self.inner.lock();
+        if inner.closing.is_none() && !inner.shut {
+            inner.closing = Some(Box::new(closing));
+            inner.wake();
+        }
+    }
+
+    /// Wakes the connection's task, for example because it may read on.
+    pub fn wake(&self) {
+        self.inner.lock().wake();
+    }
+
+    /// For the connection's task: moves what is queued behind `into` and gives the wish to close, once. With a context,
+    /// the task is woken by the next push or wish.
+    pub(crate) fn take(&self, into: &mut VecDeque<Bytes>, cx: Option<&Context<'_>>) -> Option<Closing> {
+        let mut inner = self.inner.lock();
+        if into.is_empty() {
+            std::mem::swap(into, &mut inner.queue);
+            if inner.queue.capacity() > KEEP_ENTRIES {
+                inner.queue = VecDeque::new();
+            }
+        } else {
+            into.append(&mut inner.queue);
+        }
+        if let Some(closing) = inner.closing.take() {
+            inner.shut = true;
+            return Some(*closing);
+        }
+        if let Some(cx) = cx
+            && !inner
+                .waker
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            inner.waker = Some(cx.waker().clone());
+        }
+        None
+    }
+
+    /// For the connection's task: `bytes` of what was taken are written.
+    pub(crate) fn written(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// For the connection's task: from now on nothing is taken.
+    pub(crate) fn shut(&self) {
+        let mut inner = self.inner.lock();
+        *inner = Inner {
+            shut: true,
+            ..Inner::default()
+        };
+    }
+}
+
+impl Inner {
+    /// A slow reader gets no more of what is queued: it resumes elsewhere.
+    fn close(&mut self, closing: Closing) {
+        self.queue = VecDeque::new();
+        self.closing = Some(Box::new(closing));
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(outbox: &Outbox) -> (Vec<Bytes>, Option<Closing>) {
+        let mut into = VecDeque::new();
+        let closing = outbox.take(&mut into, None);
+        (into.into(), closing)
+    }
+
+    #[test]
+    fn the_limit_closes_a_reader_that_does_not_take() {
+        let outbox = Outbox::new(10);
+        for _ in 0..2 {
+            outbox.push(Bytes::from_static(b"12345678"));
+        }
+        outbox.push(Bytes::from_static(b"x"));
+        let (frames, closing) = take(&outbox);
+        assert!(frames.is_empty(), "what a slow reader has not got it resumes");
+        assert_eq!(closing, Some(CloseCode::SlowConsumer.into()));
+        outbox.push(Bytes::from_static(b"late"));
+        assert_eq!(take(&outbox), (vec![], None));
+    }
+
+    #[test]
+    fn what_the_writer_holds_counts_until_it_is_written() {
+        let outbox = Outbox::new(10);
+        outbox.push(Bytes::from_static(b"12345678901"));
+        assert_eq!(take(&outbox).0.len(), 1);
+        outbox.push(Bytes::from_static(b"x"));
+        assert_eq!(take(&outbox).1, Some(CloseCode::SlowConsumer.into()));
+
+        let outbox = Outbox::new(10);
+        outbox.push(Bytes::from_static(b"12345678901"));
+        take(&outbox);
+        outbox.written(11);
+        outbox.push(Bytes::from_static(b"x"));
+        assert_eq!(take(&outbox), (vec![Bytes::from_static(b"x")], None));
+    }
+
+    #[test]
+    fn a_single_large_frame_is_taken() {
+        let outbox = Outbox::new(10);
+        outbox.push(Bytes::from(vec![0; 1000]));
+        assert_eq!(take(&outbox).0.len(), 1);
+    }
+
+    #[test]
+    fn ephemeral_frames_are_dropped_before_durable_ones_suffer() {
+        let outbox = Outbox::new(10);
+        outbox.push(Bytes::from_static(b"123456"));
+        outbox.push_ephemeral(Bytes::from_static(b"e"));
+        outbox.push(Bytes::from_static(b"d"));
+        assert_eq!(
+            take(&outbox),
+            (
+                vec![Bytes::from_static(b"123456"), Bytes::from_static(b"d")],
+                None
+            )
+        );
+    }
+
+    #[test]
+    fn a_wished_close_comes_after_what_is_queued() {
+        let outbox = Outbox::new(10);
+        outbox.push(Bytes::from_static(b"a"));
+        outbox.close(CloseCode::Draining.into());
+        outbox.close(CloseCode::NoPong.into());
+        assert_eq!(
+            take(&outbox),
+            (vec![Bytes::from_static(b"a")], Some(CloseCode::Draining.into()))
+        );
+    }
+}

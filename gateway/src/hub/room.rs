@@ -1,0 +1,357 @@
+//! One room on this node: its members here, and the order of what they are given.
+//!
+//! Events reach members in the order of `seq`, each once. What would break that (a hole, another epoch) stops the flow
+//! until the room has been compared with the store: see [`LocalRoom::repair`]. Joins hold a copy of what arrives while
+//! the store makes their picture, and get the rest of it behind the picture.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use roomgate_shared::{
+    ids::{ConnectionId, RoomId},
+    protocol::command::Since,
+};
+
+use super::{
+    client::Client,
+    frame::{frame_len, text_frames},
+};
+use crate::{
+    metrics::metrics,
+    store::payload::{self, Payload},
+};
+
+/// Whether a payload shows that events were missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repair {
+    /// All is in order.
+    NotNeeded,
+    /// The room must be compared with the store.
+    Needed,
+}
+
+/// See the module.
+pub struct LocalRoom {
+    id: RoomId,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    members: Vec<Member>,
+    /// The epoch and the last `seq` that the members have, empty and 0 before the first member.
+    epoch: Box<str>,
+    last: u64,
+    /// A comparison with the store is asked for or under way: events are held, not given.
+    repairing: bool,
+    /// Joins or a repair wait for the store: what arrives is kept for them.
+    holding: bool,
+    held: Vec<Held>,
+}
+
+struct Member {
+    client: Arc<Client>,
+    /// The member has everything up to this, whatever is still on its way to this node.
+    from: u64,
+}
+
+/// Events that arrived while a picture was being made.
+struct Held {
+    epoch: Box<str>,
+    events: Chunk,
+}
+
+/// Consecutive events as frames in one piece of memory.
+#[derive(Clone)]
+struct Chunk {
+    first: u64,
+    count: u64,
+    frames: Bytes,
+}
+
+impl Chunk {
+    fn new<'a>(first: u64, events: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> Self {
+        Self {
+            first,
+            count: events.len() as u64,
+            frames: text_frames(events),
+        }
+    }
+
+    /// `seq` of the last event, or of the one before `first` where there is none.
+    fn last(&self) -> u64 {
+        self.first + self.count - 1
+    }
+
+    /// The frames of the events after `seq`, if there are any.
+    fn after(&self, seq: u64) -> Option<Bytes> {
+        if self.count == 0 || seq >= self.last() {
+            return None;
+        }
+        let mut start = 0;
+        for _ in self.first..=seq.max(self.first - 1) {
+            start += frame_len(&self.frames[start..]);
+        }
+        Some(self.frames.slice(start..))
+    }
+}
+
+impl LocalRoom {
+    /// A room without members.
+    pub fn new(id: RoomId) -> Self {
+        let inner = Inner {
+            members: Vec::new(),
+            epoch: Box::default(),
+            last: 0,
+            repairing: false,
+            holding: false,
+            held: Vec::new(),
+        };
+        Self {
+            id,
+            inner: Mutex::new(inner),
+        }
+    }
+
+    /// The room's id.
+    pub fn id(&self) -> &RoomId {
+        &self.id
+    }
+
+    /// Whether nobody here is in the room.
+    pub fn is_empty(&self) -> bool {
+        self.inner.lock().members.is_empty()
+    }
+
+    /// Where the members stand; `None` before the first.
+    pub fn since(&self) -> Option<Since> {
+        let inner = self.inner.lock();
+        (!inner.epoch.is_empty()).then(|| Since {
+            epoch: inner.epoch.to_string(),
+            seq: inner.last,
+        })
+    }
+
+    /// All members here.
+    pub fn members(&self) -> Vec<Arc<Client>> {
+        self.inner
+            .lock()
+            .members
+            .iter()
+            .map(|member| member.client.clone())
+            .collect()
+    }
+
+    /// From now on until [`LocalRoom::release`], events that arrive are kept for those who join.
+    pub fn hold(&self) {
+        self.inner.lock().holding = true;
+    }
+
+    /// Ends [`LocalRoom::hold`], once all joins of a batch are in: what arrived meanwhile goes to whoever lacks it.
+    pub fn release(&self) -> Repair {
+        let mut inner = self.inner.lock();
+        inner.holding = false;
+        if inner.repairing {
+            Repair::NotNeeded
+        } else {
+            inner.give_held()
+        }
+    }
+
+    /// Enters `client`, whose picture of the room is at `seq` of `epoch`, or renews its place. It gets `answer`, then
+    /// `missed`, then what has arrived since the picture. Called between `hold` and `release`.
+    pub fn enter(
+        &self,
+        client: Arc<Client>,
+        epoch: &str,
+        seq: u64,
+        answer: Bytes,
+        missed: &[Bytes],
+    ) -> Repair {
+        let mut guard = self.inner.lock();
+        let inner = &mut *guard;
+        let outbox = &client.outbox;
+        if !answer.is_empty() {
+            outbox.push(answer);
+        }
+        if !missed.is_empty() {
+            outbox.push(text_frames(missed.iter().map(Bytes::as_ref)));
+        }
+        let mut repair = Repair::NotNeeded;
+        let mut from = seq;
+        if inner.members.is_empty() {
+            inner.epoch = epoch.into();
+            inner.last = seq;
+            inner.repairing = false;
+        } else if *inner.epoch != *epoch {
+            // The members here live in another past: each is to be told by a picture of its own.
+            repair = Repair::Needed;
+        } else {
+            // What the others got after the picture was made they got while it was held, too.
+            for held in inner
+                .held
+                .iter()
+                .filter(|held| *held.epoch == *epoch && held.events.last() <= inner.last)
+            {
+                if let Some(frames) = held.events.after(from) {
+                    outbox.push(frames);
+                    from = held.events.last();
+                }
+            }
+        }
+        let connection = client.id;
+        match inner
+            .members
+            .iter_mut()
+            .find(|member| member.client.id == connection)
+        {
+            Some(member) => member.from = from,
+            None => {
+                metrics().members.increment(1.0);
+                inner.members.push(Member { client, from });
+            }
+        }
+        repair
+    }
+
+    /// Removes a connection; no frame of the room reaches it afterwards. Whether it was in.
+    pub fn leave(&self, connection: ConnectionId) -> bool {
+        let mut inner = self.inner.lock();
+        match inner
+            .members
+            .iter()
+            .position(|member| member.client.id == connection)
+        {
+            Some(at) => {
+                inner.members.swap_remove(at);
+                metrics().members.decrement(1.0);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Gives a payload of the room's channel to the members.
+    pub fn deliver(&self, payload: &[u8]) -> Repair {
+        match payload::parse(payload) {
+            Some(Payload::Durable { epoch, first, events }) => {
+                let chunk = Chunk::new(first, events.iter().copied());
+                self.inner.lock().durable(epoch, chunk)
+            }
+            Some(Payload::Signal { from, to, frame }) => {
+                self.signal(from, &to, frame);
+                Repair::NotNeeded
+            }
+            None => {
+                metrics().bad_payloads.increment(1);
+                tracing::error!(room = %self.id, "a payload that no gateway of this version writes");
+                Repair::NotNeeded
+            }
+        }
+    }
+
+    fn signal(&self, from: &str, to: &[&str], frame: &[u8]) {
+        let inner = self.inner.lock();
+        let frames = text_frames(std::iter::once(frame));
+        for member in &inner.members {
+            let user = member.client.user.as_str();
+            if user != from && (to.is_empty() || to.contains(&user)) {
+                member.client.outbox.push_ephemeral(frames.clone());
+            }
+        }
+    }
+
+    /// Marks the room as being compared with the store; `false` where it is already.
+    pub(super) fn begin_repair(&self) -> bool {
+        let mut inner = self.inner.lock();
+        !std::mem::replace(&mut inner.repairing, true)
+    }
+
+    /// Ends a repair: `missed` are the events after `since`; then what arrived meanwhile follows. [`Repair::Needed`] where
+    /// a hole or another epoch remains.
+    pub fn repair(&self, since: &Since, missed: &[Bytes]) -> Repair {
+        let mut inner = self.inner.lock();
+        inner.repairing = false;
+        let chunk = Chunk::new(since.seq + 1, missed.iter().map(Bytes::as_ref));
+        match inner.give(&since.epoch, &chunk) {
+            Repair::NotNeeded => inner.give_held(),
+            Repair::Needed => Repair::Needed,
+        }
+    }
+
+    /// Ends a repair that could not be made, or that is not needed any more.
+    pub fn abandon_repair(&self) {
+        let mut inner = self.inner.lock();
+        inner.repairing = false;
+        if !inner.holding {
+            inner.held = Vec::new();
+        }
+    }
+
+    /// Starts anew at `seq` of `epoch`, unless that has been done: the members are given pictures, one by one, by
+    /// [`LocalRoom::enter`].
+    pub fn restart(&self, epoch: &str, seq: u64) {
+        let mut inner = self.inner.lock();
+        if inner.repairing || *inner.epoch != *epoch {
+            inner.epoch = epoch.into();
+            inner.last = seq;
+            inner.repairing = false;
+        }
+    }
+}
+
+impl Inner {
+    fn durable(&mut self, epoch: &str, chunk: Chunk) -> Repair {
+        let repair = if self.repairing {
+            Repair::NotNeeded
+        } else {
+            self.give(epoch, &chunk)
+        };
+        if self.holding || self.repairing || repair == Repair::Needed {
+            self.held.push(Held {
+                epoch: epoch.into(),
+                events: chunk,
+            });
+        }
+        repair
+    }
+
+    fn give_held(&mut self) -> Repair {
+        let held = std::mem::take(&mut self.held);
+        let needed = held
+            .iter()
+            .any(|held| self.give(&held.epoch, &held.events) == Repair::Needed);
+        if needed || self.holding {
+            self.held = held;
+        }
+        if needed { Repair::Needed } else { Repair::NotNeeded }
+    }
+
+    /// Gives events to the members, each what it lacks of them.
+    fn give(&mut self, epoch: &str, chunk: &Chunk) -> Repair {
+        if self.members.is_empty() {
+            return Repair::NotNeeded;
+        }
+        if *self.epoch != *epoch || chunk.first > self.last + 1 {
+            return Repair::Needed;
+        }
+        let Some(frames) = chunk.after(self.last) else {
+            return Repair::NotNeeded;
+        };
+        let last = std::mem::replace(&mut self.last, chunk.last());
+        for member in &self.members {
+            if member.from > last {
+                // Its picture came from beyond what this node had heard.
+                if let Some(frames) = chunk.after(member.from) {
+                    member.client.outbox.push(frames);
+                }
+            } else {
+                member.client.outbox.push(frames.clone());
+            }
+        }
+        metrics()
+            .deliveries
+            .increment(self.members.len() as u64 * (self.last - last));
+        Repair::NotNeeded
+    }
+}

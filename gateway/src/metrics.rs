@@ -1,0 +1,129 @@
+//! Every metric, its name, labels and meaning in one place. No label takes a value that users choose.
+
+use std::sync::LazyLock;
+
+use metrics::{Counter, Gauge, Histogram, Unit};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use roomgate_shared::protocol::{CommandType, ErrorCode};
+
+/// Bounds of the duration histograms, in ms.
+const DURATION_BUCKETS_MS: &[f64] = &[
+    0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0,
+];
+
+/// Bounds of the batch sizes.
+const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+macro_rules! metrics {
+    ($($(#[doc = $doc:literal])* $field:ident: $kind:ident = $name:literal $(, $unit:expr)?;)*) => {
+        /// Handles of the metrics without labels, looked up once.
+        pub struct Metrics {
+            $($(#[doc = $doc])* pub $field: $kind,)*
+            commands: Vec<(CommandType, Counter)>,
+            errors: Vec<(ErrorCode, Counter)>,
+        }
+
+        impl Metrics {
+            fn register() -> Self {
+                $(metrics!(@describe $kind, $name, concat!($($doc),*) $(, $unit)?);)*
+                metrics::describe_counter!("roomgate_commands_total", "Commands read, by type.");
+                metrics::describe_counter!("roomgate_errors_total", "Error frames sent, by code.");
+                Self {
+                    $($field: metrics!(@register $kind, $name),)*
+                    commands: CommandType::ALL
+                        .iter()
+                        .map(|&kind| (kind, metrics::counter!("roomgate_commands_total", "type" => kind.as_str())))
+                        .collect(),
+                    errors: ErrorCode::ALL
+                        .iter()
+                        .map(|&code| (code, metrics::counter!("roomgate_errors_total", "code" => code.as_str())))
+                        .collect(),
+                }
+            }
+        }
+    };
+    (@describe Counter, $name:literal, $doc:expr) => { metrics::describe_counter!($name, $doc.trim()) };
+    (@describe Gauge, $name:literal, $doc:expr) => { metrics::describe_gauge!($name, $doc.trim()) };
+    (@describe Histogram, $name:literal, $doc:expr, $unit:expr) => {
+        metrics::describe_histogram!($name, $unit, $doc.trim())
+    };
+    (@register Counter, $name:literal) => { metrics::counter!($name) };
+    (@register Gauge, $name:literal) => { metrics::gauge!($name) };
+    (@register Histogram, $name:literal) => { metrics::histogram!($name) };
+}
+
+metrics! {
+    /// Open WebSockets.
+    connections: Gauge = "roomgate_connections";
+    /// WebSockets accepted.
+    accepted: Counter = "roomgate_connections_accepted_total";
+    /// Upgrades refused before a WebSocket was there.
+    refused: Counter = "roomgate_upgrades_refused_total";
+    /// Rooms with members on this node.
+    rooms: Gauge = "roomgate_rooms";
+    /// Memberships on this node: connections counted once for each room they are in.
+    members: Gauge = "roomgate_members";
+    /// Durable events handed to members.
+    deliveries: Counter = "roomgate_deliveries_total";
+    /// Ephemeral frames dropped for readers that lag.
+    dropped_frames: Counter = "roomgate_frames_dropped_total";
+    /// Connections closed with 4200 because their queue was full.
+    slow_consumers: Counter = "roomgate_slow_consumers_total";
+    /// Frames that were no commands.
+    malformed: Counter = "roomgate_malformed_frames_total";
+    /// Holes found in the order of a room's events.
+    gaps: Counter = "roomgate_gaps_total";
+    /// Rooms compared with the store and brought up to date from its log.
+    repairs: Counter = "roomgate_repairs_total";
+    /// Rooms whose members were given a fresh picture.
+    resyncs: Counter = "roomgate_resyncs_total";
+    /// Payloads on a room's channel that no gateway of this version writes.
+    bad_payloads: Counter = "roomgate_bad_payloads_total";
+    /// From a command's arrival to its answer being queued.
+    command_duration: Histogram = "roomgate_command_duration_ms", Unit::Milliseconds;
+    /// One call of the store.
+    store_duration: Histogram = "roomgate_store_call_duration_ms", Unit::Milliseconds;
+    /// Operations that went together in one call of the store.
+    batch_size: Histogram = "roomgate_store_batch_size", Unit::Count;
+    /// Calls of the store that failed as a whole.
+    store_errors: Counter = "roomgate_store_errors_total";
+    /// Whether the store can serve: 1 or 0.
+    store_ready: Gauge = "roomgate_store_ready";
+}
+
+impl Metrics {
+    /// Commands read, of one type.
+    pub fn command(&self, kind: CommandType) -> &Counter {
+        &self.commands[CommandType::ALL
+            .iter()
+            .position(|&k| k == kind)
+            .unwrap_or_default()]
+        .1
+    }
+
+    /// Error frames sent, of one code.
+    pub fn error(&self, code: ErrorCode) -> &Counter {
+        &self.errors[ErrorCode::ALL.iter().position(|&c| c == code).unwrap_or_default()].1
+    }
+}
+
+/// The metrics of this process. [`install`] comes first where they are to be seen.
+pub fn metrics() -> &'static Metrics {
+    static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::register);
+    &METRICS
+}
+
+/// Installs the Prometheus recorder. `node` is a label of every metric. Called once, by `main`.
+///
+/// # Errors
+/// A recorder is there already.
+pub fn install(node: &str) -> Result<PrometheusHandle, BuildError> {
+    let builder = PrometheusBuilder::new()
+        .add_global_label("node", node)
+        .set_buckets_for_metric(Matcher::Suffix("_ms".to_owned()), DURATION_BUCKETS_MS)?
+        .set_buckets_for_metric(Matcher::Suffix("_batch_size".to_owned()), BATCH_BUCKETS)?;
+    let recorder = builder.build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|e| BuildError::FailedToSetGlobalRecorder(e))?;
+    Ok(handle)
+}

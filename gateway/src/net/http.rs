@@ -1,0 +1,250 @@
+//! The listener and the routes.
+//!
+//! hyper serves HTTP/1 with a deadline for a request's head; `/ws` becomes a WebSocket; axum routes the rest.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, body::Body, response::IntoResponse, routing::get};
+use bytes::Bytes;
+use hyper::{
+    Request, Response, StatusCode, body::Incoming, header::RETRY_AFTER, server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use roomgate_shared::{ids::ConnectionId, protocol::CloseCode};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+use tower_service::Service;
+
+use super::ws::{self, Echo, SessionHandler, Timing};
+use crate::{
+    admin::{health::Health, page},
+    auth,
+    hub::{Client, Closing},
+    metrics::metrics,
+    session::{Session, SessionContext},
+};
+
+/// Largest head of a request: a token may be in it.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+
+/// What the listener serves with.
+pub struct Server {
+    /// What sessions share.
+    pub sessions: Arc<SessionContext>,
+    /// The health routes.
+    pub health: Arc<Health>,
+    /// Origins that may connect; none: the same host.
+    pub origins: Vec<String>,
+    /// Most WebSockets.
+    pub max_connections: usize,
+    /// Times and bounds of a WebSocket.
+    pub timing: Timing,
+    /// How long a request's head may take.
+    pub head_timeout: Duration,
+    /// Whether there is an echo route.
+    pub echo: bool,
+    /// Random for each start, part of connection ids.
+    pub nonce: u64,
+}
+
+/// A server at work.
+struct Serving {
+    server: Server,
+    router: Router,
+    opened: AtomicU64,
+    /// Accepted WebSockets, the handshakes under way included.
+    open: AtomicUsize,
+    /// Every WebSocket, to be told when all are to end.
+    clients: Mutex<HashMap<ConnectionId, Arc<Client>>>,
+}
+
+/// Counts a WebSocket for as long as it lives.
+struct Open {
+    serving: Arc<Serving>,
+    id: ConnectionId,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.serving.clients.lock().remove(&self.id);
+        self.serving.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Accepts connections until `closing` says otherwise, then ends every WebSocket so and waits for them.
+pub async fn serve(listener: TcpListener, server: Server, mut closing: watch::Receiver<Option<Closing>>) {
+    let router = router(&server.health);
+    let serving = Arc::new(Serving {
+        server,
+        router,
+        opened: AtomicU64::new(0),
+        open: AtomicUsize::new(0),
+        clients: Mutex::default(),
+    });
+    let closing = loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => accept(&serving, stream, peer),
+                Err(error) => {
+                    // Out of descriptors, or a connection that was gone before it was taken: others may still come.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            wish = wished(&mut closing) => break wish,
+        }
+    };
+    drop(listener);
+    while serving.open.load(Ordering::Relaxed) > 0 {
+        // Each turn tells those whose handshake was under way at the last; telling one twice does nothing.
+        for client in serving.clients.lock().values() {
+            client.outbox.close(closing.clone());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn wished(closing: &mut watch::Receiver<Option<Closing>>) -> Closing {
+    let wish = closing
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|wish| wish.clone());
+    wish.unwrap_or_else(|| CloseCode::Draining.into())
+}
+
+fn accept(serving: &Arc<Serving>, stream: TcpStream, peer: SocketAddr) {
+    // Frames are small and each write holds all that is queued: waiting for more would only add delay.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, %peer, "the connection was gone at once");
+        return;
+    }
+    let service = {
+        let serving = serving.clone();
+        service_fn(move |request| {
+            let serving = serving.clone();
+            async move { Ok::<_, Infallible>(respond(&serving, request).await) }
+        })
+    };
+    let head_timeout = serving.server.head_timeout;
+    tokio::spawn(async move {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(head_timeout)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, %peer, "a connection ended with an error");
+        }
+    });
+}
+
+fn router(health: &Arc<Health>) -> Router {
+    let (ready, metrics) = (health.clone(), health.clone());
+    Router::new()
+        .route("/", get(page::index))
+        .route("/assets/{file}", get(page::asset))
+        .route("/healthz", get(async || "alive\n"))
+        .route("/readyz", get(async move || ready.readyz()))
+        .route("/metrics", get(async move || metrics.metrics()))
+}
+
+async fn respond(serving: &Arc<Serving>, request: Request<Incoming>) -> Response<Body> {
+    match request.uri().path() {
+        "/ws" => upgrade(serving, request, false),
+        "/echo" if serving.server.echo => upgrade(serving, request, true),
+        _ => {
+            let answered = serving.router.clone().call(request.map(Body::new)).await;
+            answered.unwrap_or_else(|never| match never {})
+        }
+    }
+}
+
+fn upgrade(serving: &Arc<Serving>, mut request: Request<Incoming>, echo: bool) -> Response<Body> {
+    let server = &serving.server;
+    if let Some(why) = server.health.not_ready() {
+        metrics().refused.increment(1);
+        let body = format!("this node takes no connections now: {why}\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], body).into_response();
+    }
+    let handshake = match ws::check(&mut request, &server.origins) {
+        Ok(handshake) => handshake,
+        Err(rejected) => {
+            metrics().refused.increment(1);
+            return rejected.response();
+        }
+    };
+    let counter = serving.opened.fetch_add(1, Ordering::Relaxed);
+    let identity = match auth::anonymous(request.uri().query().unwrap_or_default(), server.nonce, counter) {
+        Ok(identity) => identity,
+        Err(message) => {
+            metrics().refused.increment(1);
+            return (StatusCode::BAD_REQUEST, format!("{message}\n")).into_response();
+        }
+    };
+    if serving.open.fetch_add(1, Ordering::Relaxed) >= server.max_connections {
+        serving.open.fetch_sub(1, Ordering::Relaxed);
+        metrics().refused.increment(1);
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            [(RETRY_AFTER, "5")],
+            "too many connections\n",
+        )
+            .into_response();
+    }
+    let id = ConnectionId::new(server.nonce, counter);
+    let open = Open {
+        serving: serving.clone(),
+        id,
+    };
+    metrics().accepted.increment(1);
+    tokio::spawn(async move {
+        let Some((stream, first)) = take_stream(handshake.upgraded).await else {
+            return;
+        };
+        let server = &open.serving.server;
+        if echo {
+            let outbox = server.sessions.outbox_bytes;
+            let client = Arc::new(Client::new(id, identity.user, identity.name.into(), outbox));
+            open.serving.clients.lock().insert(id, client.clone());
+            ws::run(stream, first, Echo(client), server.timing).await;
+        } else {
+            let session = Session::open(server.sessions.clone(), id, identity);
+            open.serving.clients.lock().insert(id, session.client().clone());
+            ws::run(stream, first, SessionHandler(session), server.timing).await;
+        }
+    });
+    handshake.response
+}
+
+/// The TCP stream behind an upgraded connection, and what was read of it beyond the handshake.
+async fn take_stream(upgraded: fastwebsockets::upgrade::UpgradeFut) -> Option<(TcpStream, Bytes)> {
+    let upgraded = match upgraded.await {
+        Ok(websocket) => websocket.into_inner().into_inner(),
+        Err(error) => {
+            tracing::debug!(%error, "the peer was gone before the upgrade");
+            return None;
+        }
+    };
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => Some((parts.io.into_inner(), parts.read_buf)),
+        Err(_) => {
+            tracing::error!("an upgraded connection is not the stream that was served");
+            None
+        }
+    }
+}

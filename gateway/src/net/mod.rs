@@ -1,0 +1,4 @@
+//! Sockets: the listener, HTTP routes, and the WebSocket transport.
+
+pub mod http;
+pub mod ws;

@@ -1,0 +1,289 @@
+//! The one task of a connection: it reads into a buffer that all connections of a thread share, hands over whole
+//! messages, and writes all that is queued with one call.
+//!
+//! ```text
+//!  Open ──peer's close──▶ Closing ──close frame written, peer's close seen (or deadline)──▶ Lingering ──EOF──▶ end
+//!    └────our close────▶ ┘                                                     (FIN sent; input is thrown away)
+//! ```
+//!
+//! Lingering keeps a close frame from being destroyed: a socket that is closed with unread input is reset, and a reset
+//! takes with it what the peer has not read.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    io,
+    ops::ControlFlow,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use roomgate_shared::protocol::CloseCode;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::{
+    handler::Handler,
+    parser::{Flow, Message, Parser},
+};
+use crate::hub::{Closing, close_frame, ping_frame, pong_frame};
+
+/// The read buffer of a thread. A frame that does not fit is put together by the parser.
+const READ_BYTES: usize = 64 * 1024;
+/// Reads in one turn of the task, so that a flood on one connection leaves the others their share.
+const READS_PER_TURN: usize = 8;
+/// Pieces handed to one `writev`.
+const MAX_PIECES: usize = 64;
+
+/// Times of the transport.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Silence of the peer after which it is pinged, and after which an unanswered ping ends the connection.
+    pub heartbeat: Duration,
+    /// How long a closing handshake may take.
+    pub close: Duration,
+    /// Largest message, fragments added together, bytes.
+    pub max_message: usize,
+}
+
+thread_local! {
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+/// Serves a connection to its end. `first` is what came with the handshake.
+pub async fn run(stream: TcpStream, first: Bytes, handler: impl Handler, timing: Timing) {
+    let mut timer = pin!(sleep_until(Instant::now() + timing.heartbeat));
+    let mut connection = Connection {
+        stream,
+        handler,
+        timing,
+        parser: Parser::default(),
+        out: VecDeque::new(),
+        phase: Phase::Open,
+        heard: Instant::now(),
+        pinged: false,
+        alarm: None,
+    };
+    if !first.is_empty() {
+        connection.received(&mut first.to_vec());
+    }
+    std::future::poll_fn(|cx| connection.poll(cx, timer.as_mut())).await;
+    connection.handler.closed(false);
+    connection.handler.client().outbox.shut();
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// A close frame is queued or sent. `done`: nothing more of the peer is awaited.
+    Closing {
+        done: bool,
+    },
+    /// FIN is sent.
+    Lingering,
+}
+
+struct Connection<H> {
+    stream: TcpStream,
+    handler: H,
+    timing: Timing,
+    parser: Parser,
+    /// Frames taken from the outbox; the first may be written in part.
+    out: VecDeque<Bytes>,
+    phase: Phase,
+    /// When the peer was last heard.
+    heard: Instant,
+    /// A ping is unanswered.
+    pinged: bool,
+    /// A new time for the timer.
+    alarm: Option<Instant>,
+}
+
+impl<H: Handler> Connection<H> {
+    /// Ready when the connection has ended.
+    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
+        for _ in 0..READS_PER_TURN {
+            if self.poll_write(cx).is_err() {
+                return Poll::Ready(());
+            }
+            loop {
+                if let Some(alarm) = self.alarm.take() {
+                    timer.as_mut().reset(alarm);
+                }
+                if timer.as_mut().poll(cx).is_pending() {
+                    break;
+                }
+                if self.on_timer().is_break() || self.poll_write(cx).is_err() {
+                    return Poll::Ready(());
+                }
+            }
+            if self.phase == Phase::Open && !self.handler.client().may_read() {
+                return Poll::Pending;
+            }
+            if ready!(self.poll_read(cx)).is_err() {
+                return Poll::Ready(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            let bytes = buffer.filled_mut();
+            if bytes.is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.received(bytes);
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    fn received(&mut self, bytes: &mut [u8]) {
+        if !matches!(self.phase, Phase::Open | Phase::Closing { done: false }) {
+            return;
+        }
+        self.heard = Instant::now();
+        self.pinged = false;
+        let mut parser = std::mem::take(&mut self.parser);
+        let fed = parser.feed(bytes, self.timing.max_message, |message| self.message(message));
+        self.parser = parser;
+        if let Err(code) = fed {
+            if self.phase == Phase::Open {
+                self.begin_close(&code.into());
+            }
+            // What follows a breach cannot be read, so there is no peer's close to wait for.
+            self.phase = Phase::Closing { done: true };
+        }
+    }
+
+    fn message(&mut self, message: Message<'_>) -> Flow {
+        if let Message::Close(code) = message {
+            if self.phase == Phase::Open {
+                self.handler.closed(code == CloseCode::Normal.code());
+                self.end_open(&close_frame(code, ""));
+            }
+            self.phase = Phase::Closing { done: true };
+            return Flow::Stop;
+        }
+        if self.phase != Phase::Open {
+            return Flow::Continue;
+        }
+        let handled = match message {
+            Message::Text(text) => self.handler.text(text),
+            Message::Binary(bytes) => self.handler.binary(bytes),
+            Message::Ping(payload) => {
+                self.handler.client().outbox.push(pong_frame(payload));
+                Ok(())
+            }
+            Message::Pong | Message::Close(_) => Ok(()),
+        };
+        if let Err(closing) = handled {
+            self.begin_close(&closing);
+        }
+        Flow::Continue
+    }
+
+    /// Queues our close frame.
+    fn begin_close(&mut self, closing: &Closing) {
+        self.handler.closed(false);
+        if closing.code == CloseCode::SlowConsumer.code() {
+            // It resumes what it has not got; a frame written in part must be whole, though.
+            self.out.truncate(1);
+        }
+        self.end_open(&close_frame(closing.code, &closing.reason));
+    }
+
+    /// Queues a close frame behind what is queued; nothing follows it.
+    fn end_open(&mut self, close: &Bytes) {
+        let outbox = &self.handler.client().outbox;
+        outbox.take(&mut self.out, None);
+        outbox.shut();
+        self.out.push_back(close.clone());
+        self.phase = Phase::Closing { done: false };
+        self.alarm = Some(Instant::now() + self.timing.close);
+    }
+
+    /// Writes what is queued, as far as the socket takes it.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.phase == Phase::Open
+            && let Some(closing) = self.handler.client().outbox.take(&mut self.out, Some(cx))
+        {
+            self.begin_close(&closing);
+        }
+        while !self.out.is_empty() {
+            let mut pieces = [io::IoSlice::new(&[]); MAX_PIECES];
+            let count = self.out.len().min(MAX_PIECES);
+            for (piece, frames) in pieces.iter_mut().zip(&self.out) {
+                *piece = io::IoSlice::new(frames);
+            }
+            match Pin::new(&mut self.stream).poll_write_vectored(cx, &pieces[..count]) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => self.advance(written),
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => return Ok(()),
+            }
+        }
+        if self.phase == (Phase::Closing { done: true }) {
+            return self.begin_linger(cx);
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.handler.client().outbox.written(written);
+        while let Some(front) = self.out.front_mut() {
+            if written < front.len() {
+                front.advance(written);
+                return;
+            }
+            written -= front.len();
+            self.out.pop_front();
+        }
+    }
+
+    fn begin_linger(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        // Of a TCP stream this never waits.
+        if let Poll::Ready(Err(error)) = Pin::new(&mut self.stream).poll_shutdown(cx) {
+            return Err(error);
+        }
+        self.phase = Phase::Lingering;
+        self.alarm = Some(Instant::now() + self.timing.close);
+        Ok(())
+    }
+
+    /// Breaks where the connection ends.
+    fn on_timer(&mut self) -> ControlFlow<()> {
+        let now = Instant::now();
+        match self.phase {
+            Phase::Open => {
+                let due = self.heard + self.timing.heartbeat;
+                if now < due {
+                    self.alarm = Some(due);
+                } else if self.pinged {
+                    self.begin_close(&CloseCode::NoPong.into());
+                } else {
+                    self.pinged = true;
+                    self.handler.client().outbox.push(ping_frame());
+                    self.alarm = Some(now + self.timing.heartbeat);
+                }
+                ControlFlow::Continue(())
+            }
+            // The peer takes nothing any more.
+            Phase::Closing { .. } if !self.out.is_empty() => ControlFlow::Break(()),
+            Phase::Closing { .. } => {
+                self.phase = Phase::Closing { done: true };
+                self.alarm = Some(now + self.timing.close);
+                ControlFlow::Continue(())
+            }
+            Phase::Lingering => ControlFlow::Break(()),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Who gets a connection's messages: the protocol's session, or the echo of the test route.
+
+use std::sync::Arc;
+
+use fastwebsockets::OpCode;
+use roomgate_shared::protocol::CloseCode;
+
+use crate::{
+    hub::{Client, Closing, message_frame},
+    session::Session,
+};
+
+/// What the connection's task needs of whoever it serves.
+pub trait Handler: Send + 'static {
+    /// The connection, with the outbox that the task empties.
+    fn client(&self) -> &Arc<Client>;
+
+    /// A text message, checked to be UTF-8; its bytes may be changed.
+    ///
+    /// # Errors
+    /// The connection is to be closed so.
+    fn text(&mut self, message: &mut [u8]) -> Result<(), Closing>;
+
+    /// A binary message.
+    ///
+    /// # Errors
+    /// The connection is to be closed so.
+    fn binary(&mut self, message: &mut [u8]) -> Result<(), Closing>;
+
+    /// The connection ends. `leaving`: by the client's close with 1000.
+    fn closed(&mut self, leaving: bool);
+}
+
+/// Speaks the protocol.
+pub struct SessionHandler(pub Session);
+
+impl Handler for SessionHandler {
+    fn client(&self) -> &Arc<Client> {
+        self.0.client()
+    }
+
+    fn text(&mut self, message: &mut [u8]) -> Result<(), Closing> {
+        self.0.frame(message)
+    }
+
+    fn binary(&mut self, _: &mut [u8]) -> Result<(), Closing> {
+        Err(CloseCode::Unsupported.into())
+    }
+
+    fn closed(&mut self, leaving: bool) {
+        self.0.close(leaving);
+    }
+}
+
+/// Sends every message back. For conformance tests of the transport; the route is off unless asked for.
+pub struct Echo(pub Arc<Client>);
+
+impl Handler for Echo {
+    fn client(&self) -> &Arc<Client> {
+        &self.0
+    }
+
+    fn text(&mut self, message: &mut [u8]) -> Result<(), Closing> {
+        self.0.outbox.push(message_frame(OpCode::Text, message));
+        Ok(())
+    }
+
+    fn binary(&mut self, message: &mut [u8]) -> Result<(), Closing> {
+        self.0.outbox.push(message_frame(OpCode::Binary, message));
+        Ok(())
+    }
+
+    fn closed(&mut self, _: bool) {}
+}

@@ -1,0 +1,190 @@
+//! Rooms as the sessions see them: policy first, then the store, then the answer.
+//!
+//! [`Rooms::submit`] takes a command that has passed its checks; the room's [`queue`] sends it to the store, together with
+//! what came meanwhile, and answers. What a room's members must be told beyond events (a hole, another epoch) is
+//! [`repair`]'s.
+
+mod queue;
+mod repair;
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use roomgate_shared::{
+    ids::{CommandId, NodeId, RoomId},
+    protocol::{CommandType, command::Since},
+};
+use tokio::{sync::mpsc, time::Instant};
+
+use self::queue::RoomQueue;
+use crate::{
+    hub::{Client, Hub, LocalRoom},
+    store::{Op, SharedStore},
+};
+
+const SHARDS: usize = 16;
+
+/// A connection's place in a room, shared by its session, the room's queue and the work under way.
+#[derive(Debug, Default)]
+pub struct Membership {
+    joined: AtomicBool,
+    joining: AtomicUsize,
+}
+
+impl Membership {
+    /// Whether the connection is in the room now.
+    pub fn is_joined(&self) -> bool {
+        self.joined.load(Ordering::Acquire)
+    }
+
+    /// Whether the connection is in the room or on its way in.
+    pub fn counts(&self) -> bool {
+        self.is_joined() || self.joining.load(Ordering::Acquire) > 0
+    }
+
+    /// A join is queued.
+    pub fn begin_join(&self) {
+        self.joining.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It is answered.
+    fn end_join(&self) {
+        self.joining.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn set(&self, joined: bool) {
+        self.joined.store(joined, Ordering::Release);
+    }
+}
+
+/// An operation on its way to the store.
+pub struct Work {
+    /// What the store is to do.
+    pub op: Op,
+    /// Where it came from, and so where the answer goes.
+    pub origin: Origin,
+}
+
+/// Where an operation came from.
+pub enum Origin {
+    /// A client's command: answered under its id; without id only errors are told.
+    Command {
+        /// Whose.
+        client: Arc<Client>,
+        /// The connection's place in the room.
+        membership: Arc<Membership>,
+        /// The id to answer under.
+        id: Option<CommandId>,
+        /// The command's type.
+        kind: CommandType,
+        /// When the command was read.
+        received: Instant,
+        /// What it takes of the connection's allowance ([`Client::begin`]) until it is answered.
+        weight: usize,
+    },
+    /// A connection that is gone. Tried again until the store has taken it.
+    Gone {
+        /// The connection.
+        client: Arc<Client>,
+        /// Its place in the room.
+        membership: Arc<Membership>,
+    },
+    /// A fresh picture for a member, told as `resync`.
+    Resync(Arc<Client>),
+    /// The tail of the room after this, for all its members here.
+    Repair(Since),
+}
+
+/// The rooms of this node.
+pub struct Rooms {
+    shards: [Mutex<HashMap<RoomId, Arc<RoomQueue>>>; SHARDS],
+    hasher: RandomState,
+    hub: Arc<Hub>,
+    store: SharedStore,
+    node: NodeId,
+}
+
+impl Rooms {
+    /// Rooms over `store`; `repairs` are the hub's requests. Spawns the task that carries them out.
+    pub fn new(
+        hub: Arc<Hub>,
+        store: SharedStore,
+        node: NodeId,
+        repairs: mpsc::UnboundedReceiver<Arc<LocalRoom>>,
+    ) -> Arc<Self> {
+        let rooms = Arc::new(Self {
+            shards: Default::default(),
+            hasher: RandomState::new(),
+            hub,
+            store,
+            node,
+        });
+        tokio::spawn(repair::run(rooms.clone(), repairs));
+        rooms
+    }
+
+    /// The node whose rooms these are.
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// Rooms that are open here, whether or not somebody is in them yet.
+    pub fn open_rooms(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    fn shard(&self, room: &RoomId) -> &Mutex<HashMap<RoomId, Arc<RoomQueue>>> {
+        &self.shards[self.hasher.hash_one(room) as usize % SHARDS]
+    }
+
+    /// Queues work for a room. The works of one room happen in the order in which they were queued; those that come
+    /// while a call for the room is under way go together in the next one.
+    pub fn submit(self: &Arc<Self>, room: &RoomId, work: Work) {
+        let mut shard = self.shard(room).lock();
+        let queue = shard.entry(room.clone()).or_insert_with(|| {
+            let local = Arc::new(LocalRoom::new(room.clone()));
+            self.hub.open(local.clone());
+            Arc::new(RoomQueue::new(local))
+        });
+        if queue.push(work) {
+            tokio::spawn(queue::run(self.clone(), queue.clone()));
+        }
+    }
+
+    /// Queues work for a room only if it is open here.
+    fn submit_if_open(self: &Arc<Self>, room: &RoomId, work: Work) {
+        let shard = self.shard(room).lock();
+        if let Some(queue) = shard.get(room)
+            && queue.push(work)
+        {
+            tokio::spawn(queue::run(self.clone(), queue.clone()));
+        }
+    }
+
+    /// Forgets a room with nobody in it and nothing queued; `false` where that is not so.
+    fn retire(&self, queue: &RoomQueue) -> bool {
+        let room = queue.local().id();
+        let mut shard = self.shard(room).lock();
+        if !queue.local().is_empty() || !queue.rest() {
+            return false;
+        }
+        shard.remove(room);
+        self.hub.close(room);
+        true
+    }
+
+    /// Compares every open room with the store: what a lost payload would leave behind is found, and the life of rooms
+    /// with members is renewed. Called from time to time.
+    pub fn check_heads(&self) {
+        for room in self.hub.rooms() {
+            self.hub.request_repair(&room);
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! One room's queue: the group commit, and the answers.
+//!
+//! At most one task runs for a room. It takes what is queued, sends it to the store as one batch, answers, and goes on
+//! until nothing is left; so works of a room happen in their order, and the busier the room the larger its batches. The
+//! same task opens the room's subscription before its first join and ends it after its last member.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use roomgate_shared::{
+    ids::CommandId,
+    protocol::{CloseCode, CommandType, ErrorCode, event},
+};
+use tokio::time::Instant;
+
+use super::{Membership, Origin, Rooms, Work, repair};
+use crate::{
+    hub::{Client, LocalRoom, Repair, text_frame},
+    metrics::metrics,
+    store::{Done, Joined, Op, Refusal, Reply, StoreError},
+};
+
+/// Most operations in one call of the store: a call blocks Redis for its length, some 3 µs an operation.
+const MAX_BATCH_OPS: usize = 256;
+
+/// First pause before what must reach the store is tried again; it doubles up to [`MAX_RETRY_PAUSE`].
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(super) struct RoomQueue {
+    local: Arc<LocalRoom>,
+    state: Mutex<State>,
+    /// The store's channel of this room is open. Changed by the one task only.
+    subscribed: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    works: VecDeque<Work>,
+    /// A task runs for this queue.
+    running: bool,
+}
+
+impl RoomQueue {
+    pub(super) fn new(local: Arc<LocalRoom>) -> Self {
+        Self {
+            local,
+            state: Mutex::default(),
+            subscribed: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn local(&self) -> &Arc<LocalRoom> {
+        &self.local
+    }
+
+    /// Queues work; `true` asks the caller to start [`run`].
+    pub(super) fn push(&self, work: Work) -> bool {
+        let mut state = self.state.lock();
+        state.works.push_back(work);
+        !std::mem::replace(&mut state.running, true)
+    }
+
+    /// Ends the task's claim on the queue, unless there is work.
+    pub(super) fn rest(&self) -> bool {
+        let mut state = self.state.lock();
+        if !state.works.is_empty() {
+            return false;
+        }
+        state.running = false;
+        state.works = VecDeque::new();
+        true
+    }
+
+    /// The next batch: what is queued, up to a bound, and not past the point where a connection that enters or leaves in
+    /// this batch would do something else in it. Commands of connections that are not in the room are answered here.
+    fn batch(&self) -> (Vec<Op>, Vec<Origin>) {
+        let mut state = self.state.lock();
+        let (mut ops, mut origins) = (Vec::new(), Vec::new());
+        let mut moving = Vec::new();
+        while ops.len() < MAX_BATCH_OPS {
+            let Some(work) = state.works.pop_front() else {
+                break;
+            };
+            let client = match &work.origin {
+                Origin::Command { client, .. } | Origin::Gone { client, .. } | Origin::Resync(client) => {
+                    Some(client)
+                }
+                Origin::Repair(_) => None,
+            };
+            if client.is_some_and(|client| moving.contains(&client.id)) {
+                state.works.push_front(work);
+                break;
+            }
+            if matches!(work.op, Op::Join(_) | Op::Part { .. })
+                && let Some(client) = client
+            {
+                moving.push(client.id);
+            }
+            if let Origin::Command { membership, .. } = &work.origin
+                && !matches!(work.op, Op::Join(_))
+                && !membership.is_joined()
+            {
+                self.refuse(
+                    work.origin,
+                    Refusal::new(ErrorCode::NotJoined, "join the room first"),
+                );
+                continue;
+            }
+            ops.push(work.op);
+            origins.push(work.origin);
+        }
+        (ops, origins)
+    }
+
+    fn refuse(&self, origin: Origin, refusal: Refusal) {
+        if let Origin::Command {
+            client,
+            membership,
+            id,
+            kind,
+            received,
+            weight,
+        } = origin
+        {
+            if kind == CommandType::Join {
+                membership.end_join();
+            }
+            answer_error(&client, id.as_ref(), &self.local, &refusal);
+            finish(&client, received, weight);
+        }
+    }
+}
+
+/// Works a queue off. Started by whoever [`RoomQueue::push`] says.
+pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
+    let local = queue.local.clone();
+    let mut pause = RETRY_PAUSE;
+    loop {
+        let (ops, origins) = queue.batch();
+        if ops.is_empty() {
+            if local.is_empty() {
+                if rooms.retire(&queue) {
+                    if queue.subscribed.load(Ordering::Relaxed) {
+                        rooms.store.unsubscribe(local.id());
+                    }
+                    return;
+                }
+            } else if queue.rest() {
+                return;
+            }
+            continue;
+        }
+        match commit(&rooms, &queue, ops.clone()).await {
+            Ok(replies) => {
+                pause = RETRY_PAUSE;
+                complete(&rooms, &queue, origins, replies);
+            }
+            Err(error) => {
+                metrics().store_errors.increment(1);
+                tracing::warn!(room = %local.id(), operations = ops.len(), %error, "a batch failed");
+                let again = fail(&queue, ops, origins, &error);
+                if !again.is_empty() {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(MAX_RETRY_PAUSE);
+                    let mut state = queue.state.lock();
+                    for work in again.into_iter().rev() {
+                        state.works.push_front(work);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Sends a batch to the store, the room being subscribed first if somebody enters.
+async fn commit(rooms: &Rooms, queue: &RoomQueue, ops: Vec<Op>) -> Result<Vec<Reply>, StoreError> {
+    let local = &queue.local;
+    if ops.iter().any(|op| matches!(op, Op::Join(_))) {
+        if !queue.subscribed.load(Ordering::Relaxed) {
+            rooms.store.subscribe(local.id()).await?;
+            queue.subscribed.store(true, Ordering::Relaxed);
+        }
+        local.hold();
+    }
+    let (count, started) = (ops.len(), Instant::now());
+    let replies = rooms.store.apply(local.id(), ops).await;
+    metrics().store_duration.record(millis(started));
+    metrics().batch_size.record(count as f64);
+    match replies {
+        Ok(replies) if replies.len() == count => Ok(replies),
+        Ok(replies) => Err(StoreError::Internal(format!(
+            "{} replies to {count} operations",
+            replies.len()
+        ))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Answers a batch that the store refused as a whole. What must reach the store is given back, to be tried again.
+fn fail(queue: &RoomQueue, ops: Vec<Op>, origins: Vec<Origin>, error: &StoreError) -> Vec<Work> {
+    let mut again = Vec::new();
+    for (op, origin) in ops.into_iter().zip(origins) {
+        match origin {
+            Origin::Command { .. } => queue.refuse(origin, error.refusal()),
+            Origin::Gone { .. } | Origin::Resync(_) | Origin::Repair(_) => again.push(Work { op, origin }),
+        }
+    }
+    queue.local.release();
+    again
+}
+
+/// Carries out what the store has decided, in the order of the batch.
+fn complete(rooms: &Arc<Rooms>, queue: &RoomQueue, origins: Vec<Origin>, replies: Vec<Reply>) {
+    let local = &queue.local;
+    let mut repair = Repair::NotNeeded;
+    let mut restarted = false;
+    for (origin, reply) in origins.into_iter().zip(replies) {
+        match origin {
+            Origin::Command {
+                client,
+                membership,
+                id,
+                kind,
+                received,
+                weight,
+            } => {
+                if kind == CommandType::Join {
+                    membership.end_join();
+                }
+                match reply {
+                    Ok(done) => {
+                        if command_done(local, &client, &membership, id.as_ref(), kind, done)
+                            == Repair::Needed
+                        {
+                            repair = Repair::Needed;
+                        }
+                    }
+                    Err(refusal) if refusal.code == ErrorCode::NotFound && kind != CommandType::Join => {
+                        // The room is gone from the store while it has members here. They are to be told by a fresh
+                        // picture; the command may then be sent again.
+                        repair = Repair::Needed;
+                        let lost =
+                            Refusal::new(ErrorCode::Unavailable, "the room was lost and is being made anew");
+                        answer_error(&client, id.as_ref(), local, &lost);
+                    }
+                    Err(refusal) => answer_error(&client, id.as_ref(), local, &refusal),
+                }
+                finish(&client, received, weight);
+            }
+            Origin::Gone { client, membership } => {
+                local.leave(client.id);
+                membership.set(false);
+            }
+            Origin::Resync(client) => match reply {
+                Ok(Done::Joined(joined)) => {
+                    if !std::mem::replace(&mut restarted, true) {
+                        local.restart(&joined.epoch, joined.seq);
+                    }
+                    metrics().resyncs.increment(1);
+                    let frame = format!(
+                        r#"{{"type":"resync","room":"{}","data":{}}}"#,
+                        local.id(),
+                        joined.data
+                    );
+                    local.enter(
+                        client,
+                        &joined.epoch,
+                        joined.seq,
+                        text_frame(&frame),
+                        &joined.missed,
+                    );
+                }
+                Ok(Done::Ack(_)) => tracing::error!(room = %local.id(), "an ack for a join"),
+                Err(refusal) => {
+                    // It may not come in any more, for example because the room is full: its own join will say why.
+                    tracing::warn!(room = %local.id(), code = %refusal.code, "a member could not be resynchronised");
+                    local.leave(client.id);
+                    client.outbox.close(CloseCode::ServerError.into());
+                }
+            },
+            Origin::Repair(since) => {
+                if repair::complete(rooms, local, &since, reply) == Repair::Needed {
+                    repair = Repair::Needed;
+                }
+            }
+        }
+    }
+    if local.release() == Repair::Needed || repair == Repair::Needed {
+        rooms.hub.request_repair(local);
+    }
+}
+
+fn command_done(
+    local: &Arc<LocalRoom>,
+    client: &Arc<Client>,
+    membership: &Membership,
+    id: Option<&CommandId>,
+    kind: CommandType,
+    done: Done,
+) -> Repair {
+    match done {
+        Done::Joined(Joined {
+            epoch,
+            seq,
+            data,
+            missed,
+            ..
+        }) => {
+            let ack = id.map_or_else(Bytes::new, |id| {
+                text_frame(&event::ack_text(id, Some(local.id()), &data))
+            });
+            membership.set(true);
+            local.enter(client.clone(), &epoch, seq, ack, &missed)
+        }
+        Done::Ack(data) => {
+            if kind == CommandType::Leave {
+                local.leave(client.id);
+                membership.set(false);
+            }
+            if let Some(id) = id {
+                client
+                    .outbox
+                    .push(text_frame(&event::ack_text(id, Some(local.id()), &data)));
+            }
+            Repair::NotNeeded
+        }
+    }
+}
+
+fn answer_error(client: &Client, id: Option<&CommandId>, local: &LocalRoom, refusal: &Refusal) {
+    metrics().error(refusal.code).increment(1);
+    let retry = retry_after_ms(refusal.code);
+    let text = event::error_text(
+        id,
+        Some(local.id()),
+        refusal.code,
+        &refusal.message,
+        retry,
+        refusal.details.as_deref(),
+    );
+    client.outbox.push(text_frame(&text));
+}
+
+/// When a client may try again after a failure of ours, ms; it adds jitter of its own.
+fn retry_after_ms(code: ErrorCode) -> Option<u64> {
+    if matches!(code, ErrorCode::Unavailable | ErrorCode::RoomUnavailable) {
+        Some(1_000)
+    } else if matches!(code, ErrorCode::Timeout | ErrorCode::Internal) {
+        Some(250)
+    } else {
+        None
+    }
+}
+
+fn finish(client: &Client, received: Instant, weight: usize) {
+    metrics().command_duration.record(millis(received));
+    client.end(weight);
+}
+
+fn millis(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}

@@ -1,0 +1,50 @@
+//! Commands about the connection itself: `auth`, `ping`.
+
+use roomgate_shared::{
+    ids::CommandId,
+    protocol::{Command, ErrorCode, codec::Refused, event},
+};
+
+use crate::{hub::text_frame, session::Session};
+
+impl Session {
+    pub(in crate::session) fn roomless(&self, id: Option<&CommandId>, command: Command) {
+        match command {
+            Command::Ping => {
+                let id = id.map(|id| format!(r#","id":"{id}""#)).unwrap_or_default();
+                let now = self.context.store.now_ms();
+                self.client.outbox.push(text_frame(&format!(
+                    r#"{{"type":"pong"{id},"data":{{"serverTime":{now}}}}}"#
+                )));
+            }
+            Command::Auth { .. } => {
+                // Anonymous mode: there is nothing to check, and nothing that ends.
+                if let Some(id) = id {
+                    self.client
+                        .outbox
+                        .push(text_frame(&event::ack_text(id, None, r#"{"expiresAt":null}"#)));
+                }
+            }
+            Command::Join { .. }
+            | Command::Leave
+            | Command::PresenceUpdate { .. }
+            | Command::Signal { .. }
+            | Command::Broadcast { .. }
+            | Command::MessageSend { .. }
+            | Command::MessageHistory { .. }
+            | Command::StateGet { .. }
+            | Command::StatePatch { .. }
+            | Command::UsersList { .. } => {
+                self.refuse(id, None, ErrorCode::BadRequest, "`room` is missing");
+            }
+        }
+    }
+}
+
+/// For a command of the connection where one of a room is expected.
+pub(super) fn not_in_a_room() -> Refused {
+    Refused {
+        code: ErrorCode::BadRequest,
+        message: "the command takes no room".to_owned(),
+    }
+}

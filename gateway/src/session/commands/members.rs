@@ -1,0 +1,37 @@
+//! `join`, `leave`, `presence.update`.
+
+use roomgate_shared::protocol::command::{Fields, Since};
+
+use crate::{
+    session::Session,
+    store::{Join, Op},
+};
+
+pub(super) fn join(session: &Session, since: Option<Since>, presence: Fields, messages: usize) -> Op {
+    Op::Join(Join {
+        user: session.client.user.clone(),
+        name: session.client.name.to_string(),
+        connection: session.client.id,
+        node: session.context.node.clone(),
+        presence,
+        since,
+        messages,
+        create: session.context.auto_create,
+    })
+}
+
+pub(super) fn leave(session: &Session) -> Op {
+    Op::Part {
+        user: session.client.user.clone(),
+        connection: session.client.id,
+        leaving: true,
+    }
+}
+
+pub(super) fn presence_update(session: &Session, set: Fields, remove: Vec<String>) -> Op {
+    Op::PresenceUpdate {
+        user: session.client.user.clone(),
+        set,
+        remove,
+    }
+}

@@ -1,0 +1,54 @@
+//! `message.send`, `broadcast`, `signal`.
+
+use roomgate_shared::{
+    ids::{RoomId, UserId},
+    protocol::{ErrorCode, JsonText, codec::Refused, command::MessageKind, event},
+};
+
+use crate::{
+    session::Session,
+    store::{Op, payload},
+};
+
+pub(super) fn send(session: &Session, body: &JsonText, kind: MessageKind) -> Result<Op, Refused> {
+    let max = session.context.limits.max_message_bytes;
+    if body.len() > max {
+        return Err(Refused {
+            code: ErrorCode::TooLarge,
+            message: format!("`body` has {} bytes; {max} are allowed", body.len()),
+        });
+    }
+    let by = session.client.user.clone();
+    let tail = event::message_tail(by.as_str(), kind.as_str(), body.as_str());
+    Ok(Op::MessageSend { by, tail })
+}
+
+pub(super) fn broadcast(session: &Session, name: &str, payload: &JsonText) -> Op {
+    Op::Broadcast {
+        by: session.client.user.clone(),
+        data: event::custom_event(name, payload.as_str()),
+    }
+}
+
+pub(super) fn signal(
+    session: &Session,
+    room: &RoomId,
+    name: &str,
+    payload: &JsonText,
+    to: Option<Vec<UserId>>,
+) -> Op {
+    let by = session.client.user.as_str();
+    let frame = event::signal_text(room, by, name, payload.as_str());
+    // An empty list means nobody, whereas an absent one means all: the sender stands for "nobody else".
+    let to = to.map(|to| {
+        if to.is_empty() {
+            vec![session.client.user.clone()]
+        } else {
+            to
+        }
+    });
+    let to = to.iter().flatten().map(UserId::as_str);
+    Op::Signal {
+        payload: payload::signal(by, to, &frame),
+    }
+}

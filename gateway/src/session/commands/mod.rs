@@ -1,0 +1,43 @@
+//! From commands to operations of the store: one file a family.
+
+mod connection;
+mod members;
+mod messages;
+mod state;
+
+use roomgate_shared::{
+    ids::RoomId,
+    protocol::{Command, codec::Refused},
+};
+
+use super::Session;
+use crate::store::Op;
+
+/// The operation of a command that concerns a room, after the checks that need no store.
+///
+/// # Errors
+/// A limit is passed.
+pub(super) fn operation(session: &Session, room: &RoomId, command: Command) -> Result<Op, Refused> {
+    Ok(match command {
+        Command::Join {
+            since,
+            presence,
+            messages,
+        } => members::join(session, since, presence, messages),
+        Command::Leave => members::leave(session),
+        Command::PresenceUpdate { set, remove } => members::presence_update(session, set, remove),
+        Command::UsersList { cursor, limit } => Op::UsersList { cursor, limit },
+        Command::Signal { event, payload, to } => messages::signal(session, room, &event, &payload, to),
+        Command::Broadcast { event, payload } => messages::broadcast(session, &event, &payload),
+        Command::MessageSend { body, kind } => messages::send(session, &body, kind)?,
+        Command::MessageHistory { before, after, limit } => Op::MessageHistory { before, after, limit },
+        Command::StateGet { fields } => Op::StateGet { fields },
+        Command::StatePatch {
+            set,
+            remove,
+            increment,
+            if_version,
+        } => state::patch(session, set, remove, increment, if_version),
+        Command::Auth { .. } | Command::Ping => return Err(connection::not_in_a_room()),
+    })
+}

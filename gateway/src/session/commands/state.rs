@@ -1,0 +1,21 @@
+//! `state.patch`.
+
+use roomgate_shared::protocol::command::Fields;
+
+use crate::{session::Session, store::Op};
+
+pub(super) fn patch(
+    session: &Session,
+    set: Fields,
+    remove: Vec<String>,
+    increment: Vec<(String, f64)>,
+    if_version: Option<u64>,
+) -> Op {
+    Op::StatePatch {
+        by: session.client.user.clone(),
+        set,
+        remove,
+        increment,
+        if_version,
+    }
+}

@@ -1,0 +1,289 @@
+//! One connection's conversation: typed commands in, frames out. Knows no sockets.
+//!
+//! The checks of a command come in the protocol's order: envelope, type, room id, permission, joined, data, limits; what
+//! only the store can tell (conditions) comes last. Commands that need the store are queued for their room and answered
+//! from there; everything else is answered at once.
+
+mod commands;
+
+use std::{cell::RefCell, collections::VecDeque, sync::Arc, time::Duration};
+
+use roomgate_shared::{
+    ids::{CommandId, ConnectionId, NodeId, RoomId, UserId},
+    protocol::{
+        CloseCode, CommandType, Decoder, ErrorCode, Incoming, MAX_BATCH, Malformed,
+        event::{self, Limits, UserName, Welcome},
+    },
+};
+use tokio::time::Instant;
+
+use crate::{
+    hub::{Client, Closing, MIN_WEIGHT, text_frame},
+    metrics::metrics,
+    rooms::{Membership, Origin, Rooms, Work},
+    store::{Op, SharedStore},
+};
+
+/// Malformed frames within [`MALFORMED_WINDOW`] that end a connection.
+const MALFORMED_ALLOWED: usize = 10;
+const MALFORMED_WINDOW: Duration = Duration::from_secs(60);
+
+/// What all sessions of a gateway share.
+pub struct SessionContext {
+    /// The rooms.
+    pub rooms: Arc<Rooms>,
+    /// The store, for its clock.
+    pub store: SharedStore,
+    /// This node.
+    pub node: NodeId,
+    /// The limits told in `welcome`.
+    pub limits: Limits,
+    /// Bytes that may wait for one reader.
+    pub outbox_bytes: usize,
+    /// Silence after which the server pings, ms.
+    pub heartbeat_ms: u64,
+    /// Whether a join makes the room.
+    pub auto_create: bool,
+}
+
+/// Who a connection is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The user.
+    pub user: UserId,
+    /// The name to show.
+    pub name: String,
+}
+
+/// One connection's state.
+pub struct Session {
+    context: Arc<SessionContext>,
+    client: Arc<Client>,
+    /// Rooms that the connection is in or on its way into; those it has left stay until the next join tidies up.
+    rooms: Vec<(RoomId, Arc<Membership>)>,
+    /// When the last malformed frames came, oldest first.
+    malformed: VecDeque<Instant>,
+}
+
+thread_local! {
+    /// Scratch space for reading frames, shared by all connections of a thread.
+    static DECODER: RefCell<Decoder> = RefCell::default();
+}
+
+impl Session {
+    /// Begins the conversation: `welcome` is queued.
+    pub fn open(context: Arc<SessionContext>, id: ConnectionId, identity: Identity) -> Self {
+        metrics().connections.increment(1.0);
+        let welcome = Welcome {
+            protocol: 1,
+            connection: id.to_string(),
+            user: UserName {
+                id: identity.user.to_string(),
+                name: identity.name.clone(),
+            },
+            node: context.node.to_string(),
+            server_time: context.store.now_ms(),
+            heartbeat_ms: context.heartbeat_ms,
+            limits: context.limits.clone(),
+        };
+        let client = Arc::new(Client::new(
+            id,
+            identity.user,
+            identity.name.into(),
+            context.outbox_bytes,
+        ));
+        // Strings and numbers always have a JSON form.
+        let data = serde_json::to_string(&welcome).unwrap_or_default();
+        client
+            .outbox
+            .push(text_frame(&format!(r#"{{"type":"welcome","data":{data}}}"#)));
+        Self {
+            context,
+            client,
+            rooms: Vec::new(),
+            malformed: VecDeque::new(),
+        }
+    }
+
+    /// The connection.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// Handles one frame, whose bytes are changed in place.
+    ///
+    /// # Errors
+    /// The connection is to be closed so.
+    pub fn frame(&mut self, frame: &mut [u8]) -> Result<(), Closing> {
+        let received = Instant::now();
+        let size = frame.len();
+        let mut wrong = false;
+        DECODER.with_borrow_mut(|decoder| {
+            decoder.decode(frame, |item| match item {
+                Ok(incoming) => self.command(&incoming, received, size),
+                Err(malformed) => {
+                    wrong = true;
+                    self.refuse(None, None, ErrorCode::BadRequest, &malformed_message(&malformed));
+                }
+            });
+        });
+        if wrong {
+            self.count_malformed(received)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn count_malformed(&mut self, now: Instant) -> Result<(), Closing> {
+        metrics().malformed.increment(1);
+        while self
+            .malformed
+            .front()
+            .is_some_and(|&at| now - at >= MALFORMED_WINDOW)
+        {
+            self.malformed.pop_front();
+        }
+        self.malformed.push_back(now);
+        if self.malformed.len() >= MALFORMED_ALLOWED {
+            Err(CloseCode::BadProtocol.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn command(&mut self, incoming: &Incoming<'_, '_>, received: Instant, size: usize) {
+        let id = incoming.id.as_ref();
+        let Some(kind) = incoming.kind else {
+            return self.refuse(
+                id,
+                None,
+                ErrorCode::UnknownType,
+                "this version has no such command",
+            );
+        };
+        metrics().command(kind).increment(1);
+        if !kind.needs_room() {
+            return match incoming.command(kind) {
+                Ok(command) => self.roomless(id, command),
+                Err(refused) => self.refuse(id, None, refused.code, &refused.message),
+            };
+        }
+        let room = match incoming.room() {
+            Ok(room) => room,
+            Err(refused) => return self.refuse(id, None, refused.code, &refused.message),
+        };
+        let membership = self.membership(&room);
+        if membership.is_none() && kind != CommandType::Join {
+            return self.refuse(id, Some(&room), ErrorCode::NotJoined, "join the room first");
+        }
+        let op = incoming
+            .command(kind)
+            .and_then(|command| commands::operation(self, &room, command));
+        let op = match op {
+            Ok(op) => op,
+            Err(refused) => return self.refuse(id, Some(&room), refused.code, &refused.message),
+        };
+        let membership = match membership.map_or_else(|| self.admit(&room), Ok) {
+            Ok(membership) => membership,
+            Err(message) => return self.refuse(id, Some(&room), ErrorCode::TooManyRooms, &message),
+        };
+        self.submit(
+            &room,
+            op,
+            membership,
+            incoming.id.clone(),
+            kind,
+            received,
+            size.max(MIN_WEIGHT),
+        );
+    }
+
+    fn membership(&self, room: &RoomId) -> Option<Arc<Membership>> {
+        self.rooms
+            .iter()
+            .find(|(id, _)| id == room)
+            .map(|(_, membership)| membership.clone())
+    }
+
+    /// A place for a room that the connection is not in.
+    fn admit(&mut self, room: &RoomId) -> Result<Arc<Membership>, String> {
+        let max = self.context.limits.max_rooms;
+        self.rooms.retain(|(_, membership)| membership.counts());
+        if self.rooms.len() >= max {
+            return Err(format!("a connection may be in {max} rooms"));
+        }
+        let membership = Arc::new(Membership::default());
+        self.rooms.push((room.clone(), membership.clone()));
+        Ok(membership)
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what a work is made of, put together in one place"
+    )]
+    fn submit(
+        &self,
+        room: &RoomId,
+        op: Op,
+        membership: Arc<Membership>,
+        id: Option<CommandId>,
+        kind: CommandType,
+        received: Instant,
+        weight: usize,
+    ) {
+        if kind == CommandType::Join {
+            membership.begin_join();
+        }
+        self.client.begin(weight);
+        let origin = Origin::Command {
+            client: self.client.clone(),
+            membership,
+            id,
+            kind,
+            received,
+            weight,
+        };
+        self.context.rooms.submit(room, Work { op, origin });
+    }
+
+    fn refuse(&self, id: Option<&CommandId>, room: Option<&RoomId>, code: ErrorCode, message: &str) {
+        metrics().error(code).increment(1);
+        self.client.outbox.push(text_frame(&event::error_text(
+            id, room, code, message, None, None,
+        )));
+    }
+
+    /// Ends the conversation. `leaving`: the user means to go, as against a lost connection.
+    pub fn close(&mut self, leaving: bool) {
+        for (room, membership) in self.rooms.drain(..) {
+            if membership.counts() {
+                let op = Op::Part {
+                    user: self.client.user.clone(),
+                    connection: self.client.id,
+                    leaving,
+                };
+                let origin = Origin::Gone {
+                    client: self.client.clone(),
+                    membership,
+                };
+                self.context.rooms.submit(&room, Work { op, origin });
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.close(false);
+        metrics().connections.decrement(1.0);
+    }
+}
+
+fn malformed_message(malformed: &Malformed) -> String {
+    match malformed {
+        Malformed::BatchSize => format!("an array holds 1 to {MAX_BATCH} commands"),
+        Malformed::NotJson | Malformed::TooDeep | Malformed::NotACommand | Malformed::Id(_) => {
+            malformed.to_string()
+        }
+    }
+}

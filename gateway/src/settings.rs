@@ -1,0 +1,428 @@
+//! Every setting: a flag and an environment variable, with its default, its unit and its check. `docs/CONFIG.md` and
+//! `.env.example` are made from this file.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum, builder::RangedU64ValueParser};
+use roomgate_shared::ids::NodeId;
+
+/// Roomgate's gateway: realtime rooms over WebSocket, with Redis as the truth.
+///
+/// Without any setting it listens on 127.0.0.1:8080, keeps rooms in memory and lets everybody in: good for trying out.
+/// With REDIS_URL it shares its rooms with every other gateway on that Redis.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "roomgate", version, next_line_help = true, max_term_width = 100)]
+pub struct Settings {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub node: NodeSettings,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub access: AccessSettings,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreSettings,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub limits: LimitSettings,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub logs: LogSettings,
+
+    /// Write docs/CONFIG.md and .env.example below the current folder, and exit.
+    #[arg(long, hide = true)]
+    pub write_docs: bool,
+}
+
+/// The process.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Node")]
+pub struct NodeSettings {
+    /// Address and port to listen on; port 0 takes a free one. The address in use is printed at start.
+    #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT", value_parser = listen)]
+    pub listen: SocketAddr,
+
+    /// This gateway's name, unique among all gateways: told to clients, in logs, on every metric. Made up if not given.
+    #[arg(long, env = "NODE_ID", value_name = "NAME")]
+    pub node_id: Option<NodeId>,
+
+    /// Seconds that a gateway told to stop (SIGTERM) takes at most to end its connections.
+    #[arg(long, env = "DRAIN_SECONDS", default_value = "20", value_name = "SECONDS", value_parser = range(1, 3_600))]
+    pub drain_seconds: u64,
+
+    /// Milliseconds that a request's head may take to arrive.
+    #[arg(long, env = "HANDSHAKE_TIMEOUT_MS", default_value = "10000", value_name = "MS", value_parser = range(100, 600_000))]
+    pub handshake_timeout_ms: u64,
+
+    /// Serve /echo, which sends every message back: for conformance tests of the transport.
+    #[arg(long, env = "TEST_ECHO", default_value = "false", value_name = "BOOL", action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub test_echo: bool,
+}
+
+/// Who may connect.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Access")]
+pub struct AccessSettings {
+    /// How users are known. `anonymous`: by what they say of themselves; everybody may do everything in every room. Must be
+    /// asked for when listening beyond loopback.
+    #[arg(long, env = "AUTH_MODE", value_enum, value_name = "MODE")]
+    pub auth_mode: Option<AuthMode>,
+
+    /// Origins of pages that may connect, separated by commas, such as https://app.example.com; `*` for all. Not given: the
+    /// page's host must be the one that is asked.
+    #[arg(long, env = "ALLOWED_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
+    pub allowed_origins: Vec<String>,
+
+    /// Whether joining a room that does not exist makes it.
+    #[arg(long, env = "AUTO_CREATE_ROOMS", default_value = "true", value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub auto_create_rooms: bool,
+}
+
+/// How users are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuthMode {
+    /// By what they say of themselves.
+    Anonymous,
+}
+
+/// Where rooms are kept.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Store")]
+pub struct StoreSettings {
+    /// Where rooms are kept: `memory` (one process, nothing kept over a restart) or `redis` (any number of gateways). Not
+    /// given: redis if REDIS_URL is set, else memory.
+    #[arg(long, env = "ROOM_STORE", value_enum, value_name = "STORE")]
+    pub room_store: Option<StoreKind>,
+
+    /// Redis 7.0 or Valkey 7.2 or later: redis://[user:password@]host[:port][/database].
+    #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
+    pub redis_url: Option<String>,
+
+    /// Seconds that a gateway waits for Redis at start, alive but not ready, before it gives up.
+    #[arg(long, env = "REDIS_WAIT_SECONDS", default_value = "30", value_name = "SECONDS", value_parser = range(0, 86_400))]
+    pub redis_wait_seconds: u64,
+
+    /// Milliseconds after which a call of Redis counts as unanswered.
+    #[arg(long, env = "REDIS_TIMEOUT_MS", default_value = "5000", value_name = "MS", value_parser = range(10, 600_000))]
+    pub redis_timeout_ms: u64,
+
+    /// Attempts to reconnect to Redis before the wait between them stays at its longest.
+    #[arg(long, env = "REDIS_MAX_RETRIES", default_value = "10", value_name = "COUNT", value_parser = range(1, 1_000))]
+    pub redis_max_retries: u64,
+
+    /// Milliseconds before the first attempt to reconnect to Redis; it doubles from one to the next.
+    #[arg(long, env = "REDIS_RETRY_DELAY_MS", default_value = "100", value_name = "MS", value_parser = range(1, 60_000))]
+    pub redis_retry_delay_ms: u64,
+
+    /// Seconds that a room lives after its last use, unless it holds messages for longer.
+    #[arg(long, env = "REDIS_TTL_ACTIVE_ROOM", default_value = "3600", value_name = "SECONDS", value_parser = range(1, 31_536_000))]
+    pub redis_ttl_active_room: u64,
+
+    /// Events that a room's log keeps for those who resume.
+    #[arg(long, env = "LOG_EVENTS", default_value = "10000", value_name = "COUNT", value_parser = range(1, 1_000_000))]
+    pub log_events: u64,
+
+    /// Seconds that a room's log keeps an event.
+    #[arg(long, env = "LOG_SECONDS", default_value = "600", value_name = "SECONDS", value_parser = range(1, 86_400))]
+    pub log_seconds: u64,
+
+    /// Bytes of events that a room's log keeps.
+    #[arg(long, env = "LOG_BYTES", default_value = "8388608", value_name = "BYTES", value_parser = range(1_024, 1_073_741_824))]
+    pub log_bytes: u64,
+}
+
+/// Where rooms are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StoreKind {
+    /// In this process.
+    Memory,
+    /// In Redis.
+    Redis,
+}
+
+/// Bounds.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitSettings {
+    /// Bytes of a client's message, its fragments added together; past it the connection is closed with 1009.
+    #[arg(long, env = "MAX_FRAME_BYTES", default_value = "1048576", value_name = "BYTES", value_parser = range(1_024, 268_435_456))]
+    pub max_frame_bytes: u64,
+
+    /// Bytes of the body of a `message.send`.
+    #[arg(long, env = "MAX_MESSAGE_BYTES", default_value = "1048576", value_name = "BYTES", value_parser = range(1, 268_435_456))]
+    pub max_message_bytes: u64,
+
+    /// WebSockets of this gateway; past it a request is answered with 503.
+    #[arg(long, env = "MAX_CONNECTIONS", default_value = "100000", value_name = "COUNT", value_parser = range(1, 10_000_000))]
+    pub max_connections: u64,
+
+    /// Rooms that one connection may be in.
+    #[arg(long, env = "MAX_ROOMS_PER_CONNECTION", default_value = "100", value_name = "COUNT", value_parser = range(1, 100_000))]
+    pub max_rooms_per_connection: u64,
+
+    /// Bytes that may wait for one reader; past it the connection is closed with 4200 and resumes.
+    #[arg(long, env = "OUTBOX_BYTES", default_value = "1048576", value_name = "BYTES", value_parser = range(1_024, 1_073_741_824))]
+    pub outbox_bytes: u64,
+
+    /// Milliseconds of silence after which a client is pinged; one that finds the last ping unanswered is closed with 4201.
+    #[arg(long, env = "HEARTBEAT_MS", default_value = "25000", value_name = "MS", value_parser = range(100, 3_600_000))]
+    pub heartbeat_ms: u64,
+}
+
+/// What the gateway says on standard error.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logs")]
+pub struct LogSettings {
+    /// Lowest level that is logged.
+    #[arg(
+        long,
+        env = "LOG_LEVEL",
+        value_enum,
+        default_value = "info",
+        value_name = "LEVEL"
+    )]
+    pub log_level: LogLevel,
+
+    /// `text` for people, `json` for machines.
+    #[arg(
+        long,
+        env = "LOG_FORMAT",
+        value_enum,
+        default_value = "text",
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// Levels of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Forms of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Why the settings are not usable: one line that names the setting and what it accepts.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(pub String);
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Asked {
+    /// To run with these settings.
+    Run(Box<Settings>),
+    /// To print this and exit: help or version.
+    Print(String),
+}
+
+impl Settings {
+    /// Reads flags and environment variables; a flag wins.
+    ///
+    /// # Errors
+    /// One line that names the setting and what it accepts.
+    pub fn read(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Asked, SettingsError> {
+        let matches = match Self::command().try_get_matches_from(args) {
+            Ok(matches) => matches,
+            Err(error) if !error.use_stderr() => return Ok(Asked::Print(error.render().to_string())),
+            Err(error) => return Err(SettingsError(one_line(&error))),
+        };
+        let settings = Self::from_arg_matches(&matches).map_err(|error| SettingsError(one_line(&error)))?;
+        settings.check()?;
+        Ok(Asked::Run(Box::new(settings)))
+    }
+
+    /// What no single setting can tell.
+    fn check(&self) -> Result<(), SettingsError> {
+        let wrong = |message: &str| Err(SettingsError(message.to_owned()));
+        if self.access.auth_mode.is_none() && !self.node.listen.ip().is_loopback() {
+            return wrong(
+                "AUTH_MODE: not set, and LISTEN is beyond loopback, where anybody could enter every room; \
+                 set AUTH_MODE=anonymous if that is meant",
+            );
+        }
+        if self.store_kind() == StoreKind::Redis && self.store.redis_url.is_none() {
+            return wrong(
+                "REDIS_URL: not set, but ROOM_STORE=redis needs it: redis://[user:password@]host[:port][/database]",
+            );
+        }
+        if self.limits.max_message_bytes > self.limits.max_frame_bytes {
+            return wrong(
+                "MAX_MESSAGE_BYTES: a message cannot be larger than the frame that brings it, MAX_FRAME_BYTES",
+            );
+        }
+        Ok(())
+    }
+
+    /// Where rooms are kept.
+    pub fn store_kind(&self) -> StoreKind {
+        let implied = if self.store.redis_url.is_some() {
+            StoreKind::Redis
+        } else {
+            StoreKind::Memory
+        };
+        self.store.room_store.unwrap_or(implied)
+    }
+
+    /// The bounds of the store.
+    pub fn store_limits(&self) -> crate::store::StoreLimits {
+        crate::store::StoreLimits {
+            log_events: self.store.log_events,
+            log_age: Duration::from_secs(self.store.log_seconds),
+            log_bytes: self.store.log_bytes,
+            active_ttl: Duration::from_secs(self.store.redis_ttl_active_room),
+            ..Default::default()
+        }
+    }
+}
+
+fn range(min: u64, max: u64) -> RangedU64ValueParser {
+    RangedU64ValueParser::new().range(min..=max)
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let host = text.split_once("://").map(|(_, host)| host);
+    if text == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains('/')) {
+        return Ok(text.to_owned());
+    }
+    Err("a scheme and a host without a path, such as https://app.example.com, or *".to_owned())
+}
+
+/// A clap error as one line that begins with the setting's variable.
+fn one_line(error: &clap::Error) -> String {
+    use clap::error::{ContextKind, ContextValue};
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => Some(texts.join(", ")),
+        _ => None,
+    };
+    let command = Settings::command();
+    let argument = text(ContextKind::InvalidArg);
+    let variable = argument.as_deref().and_then(|argument| {
+        let flag = argument.trim_start_matches('-').split([' ', '=']).next()?;
+        let known = command
+            .get_arguments()
+            .find(|known| known.get_long() == Some(flag))?;
+        Some(known.get_env()?.to_string_lossy().into_owned())
+    });
+    let (Some(setting), Some(value)) = (variable.or(argument), text(ContextKind::InvalidValue)) else {
+        let rendered = error.render().to_string();
+        let first = rendered
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches("error: ")
+            .to_owned();
+        return format!("{first}; --help lists the settings");
+    };
+    let accepts = match (text(ContextKind::ValidValue), std::error::Error::source(error)) {
+        (Some(values), _) => format!("it accepts {values}"),
+        (None, Some(source)) => format!(
+            "it accepts {}",
+            source.to_string().trim_start_matches("it accepts ")
+        ),
+        (None, None) => "--help says what it accepts".to_owned(),
+    };
+    let accepts = accepts
+        .replace(&format!("{value} is not in "), "")
+        .replace("..=", " to ");
+    format!("{setting}: {value:?} is not accepted; {accepts}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str]) -> Result<Asked, SettingsError> {
+        Settings::read(
+            std::iter::once("roomgate")
+                .chain(args.iter().copied())
+                .map(Into::into),
+        )
+    }
+
+    fn error(args: &[&str]) -> String {
+        read(args).expect_err("accepted").0
+    }
+
+    #[test]
+    fn errors_are_one_line_that_names_the_setting_and_what_it_accepts() {
+        for (args, setting, accepts) in [
+            (&["--listen", "nowhere"][..], "LISTEN", "127.0.0.1:8080"),
+            (&["--room-store", "disk"], "ROOM_STORE", "memory, redis"),
+            (&["--heartbeat-ms", "5"], "HEARTBEAT_MS", "100 to 3600000"),
+            (&["--heartbeat-ms", "x"], "HEARTBEAT_MS", "digit"),
+            (&["--log-level", "loud"], "LOG_LEVEL", "error, warn, info"),
+            (
+                &["--allowed-origins", "example.com"],
+                "ALLOWED_ORIGINS",
+                "https://",
+            ),
+            (&["--node-id", "a b"], "NODE_ID", "A-Z a-z 0-9"),
+            (&["--auth-mode", "jwt"], "AUTH_MODE", "anonymous"),
+            (&["--room-store", "redis"], "REDIS_URL", "redis://"),
+            (&["--listen", "0.0.0.0:1"], "AUTH_MODE", "anonymous"),
+            (
+                &["--max-frame-bytes", "2048"],
+                "MAX_MESSAGE_BYTES",
+                "MAX_FRAME_BYTES",
+            ),
+        ] {
+            let line = error(args);
+            assert!(line.starts_with(&format!("{setting}: ")), "{line}");
+            assert!(line.contains(accepts), "{line}");
+            assert!(!line.contains('\n'), "{line}");
+        }
+        assert!(error(&["--unknown"]).contains("--unknown"));
+    }
+
+    #[test]
+    fn a_redis_url_chooses_redis() {
+        let Ok(Asked::Run(settings)) = read(&["--redis-url", "redis://127.0.0.1"]) else {
+            panic!()
+        };
+        assert_eq!(settings.store_kind(), StoreKind::Redis);
+        let Ok(Asked::Run(settings)) = read(&["--redis-url", "redis://x", "--room-store", "memory"]) else {
+            panic!()
+        };
+        assert_eq!(settings.store_kind(), StoreKind::Memory);
+    }
+
+    #[test]
+    fn every_setting_has_a_variable_and_a_line_of_help() {
+        for argument in Settings::command().get_arguments() {
+            let id = argument.get_id().as_str();
+            if argument.is_hide_set() || matches!(id, "help" | "version") {
+                continue;
+            }
+            let flag = argument
+                .get_long()
+                .expect("a flag")
+                .replace('-', "_")
+                .to_uppercase();
+            assert_eq!(
+                argument.get_env().map(|v| v.to_string_lossy().into_owned()),
+                Some(flag),
+                "{id}"
+            );
+            assert!(argument.get_help().is_some(), "{id}");
+        }
+    }
+}

@@ -1,0 +1,531 @@
+//! One batch of operations on a room.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use roomgate_shared::{
+    ids::{ConnectionId, UserId},
+    protocol::{
+        ErrorCode, MAX_PRESENCE_BYTES, MAX_STATE_BYTES,
+        command::{Fields, Since},
+        event::{self, EventType, event_text},
+        json::{push_str, quoted},
+    },
+};
+
+use super::{
+    no_room, pages,
+    room::{Room, User, push_object},
+};
+use crate::store::{Done, Join, Joined, Op, Refusal, Reply, StoreLimits, payload};
+
+/// Largest magnitude below which every integer is a double.
+const EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
+
+/// Operations of a batch, one after the other. What concerns presence is gathered into one event, which is made when
+/// another event is, or at the end.
+pub(super) struct Batch<'a> {
+    room: &'a mut Room,
+    limits: &'a StoreLimits,
+    now: u64,
+    first: u64,
+    events: Vec<Bytes>,
+    signals: Vec<Bytes>,
+    presence: Presence,
+    /// Replies, `None` where the end of the batch decides.
+    replies: Vec<Option<Reply>>,
+    /// Joins and tails, answered at the end: their place among the replies.
+    pictures: Vec<(usize, Picture)>,
+}
+
+enum Picture {
+    Join {
+        user: UserId,
+        since: Option<Since>,
+        messages: usize,
+    },
+    Tail(Since),
+}
+
+/// A `presence` event to be.
+#[derive(Default)]
+struct Presence {
+    joined: Vec<String>,
+    updated: Vec<String>,
+    away: Vec<String>,
+    back: Vec<String>,
+    left: Vec<String>,
+    /// Replies that tell the event's `seq`.
+    acks: Vec<usize>,
+}
+
+impl Presence {
+    fn lists(&mut self) -> [&mut Vec<String>; 5] {
+        [
+            &mut self.joined,
+            &mut self.updated,
+            &mut self.away,
+            &mut self.back,
+            &mut self.left,
+        ]
+    }
+
+    fn names(&mut self, user: &str) -> bool {
+        self.lists().iter().any(|list| list.iter().any(|id| id == user))
+    }
+
+    fn is_empty(&mut self) -> bool {
+        self.lists().iter().all(|list| list.is_empty())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Joined,
+    Updated,
+    Away,
+    Back,
+    Left,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(room: &'a mut Room, limits: &'a StoreLimits, now: u64) -> Self {
+        room.purge(now, limits);
+        let first = room.seq + 1;
+        Self {
+            room,
+            limits,
+            now,
+            first,
+            events: Vec::new(),
+            signals: Vec::new(),
+            presence: Presence::default(),
+            replies: Vec::new(),
+            pictures: Vec::new(),
+        }
+    }
+
+    pub(super) fn op(&mut self, op: Op) {
+        let reply = match op {
+            Op::Join(join) => self.join(join),
+            Op::Part {
+                user,
+                connection,
+                leaving,
+            } => Some(self.part(&user, connection, leaving)),
+            Op::PresenceUpdate { user, set, remove } => self.presence_update(&user, set, &remove),
+            Op::StateGet { fields } => Some(Ok(Done::Ack(format!(
+                r#"{{"version":{},"state":{},"seq":{}}}"#,
+                self.room.version,
+                self.room.state_text(fields.as_deref()),
+                self.room.seq
+            )))),
+            Op::StatePatch {
+                by,
+                set,
+                remove,
+                increment,
+                if_version,
+            } => Some(self.state_patch(&by, set, remove, increment, if_version)),
+            Op::MessageSend { by, tail } => Some(self.message_send(&by, &tail)),
+            Op::MessageHistory { before, after, limit } => Some(pages::history(
+                self.room,
+                before.as_deref(),
+                after.as_deref(),
+                limit,
+                self.limits,
+            )),
+            Op::Broadcast { by, data } => {
+                let seq = self.event(EventType::Broadcast, Some(by.as_str()), |_, _| data);
+                Some(ack_seq(seq))
+            }
+            Op::Signal { payload } => {
+                self.signals.push(payload);
+                Some(Ok(Done::Ack("{}".to_owned())))
+            }
+            Op::UsersList { cursor, limit } => Some(pages::users(self.room, cursor.as_deref(), limit)),
+            Op::Tail { since } => {
+                self.pictures.push((self.replies.len(), Picture::Tail(since)));
+                self.room.active = self.now;
+                None
+            }
+        };
+        self.replies.push(reply);
+    }
+
+    /// Ends the batch: payloads to publish, and the replies.
+    pub(super) fn finish(mut self) -> (Vec<Bytes>, Vec<Reply>) {
+        self.flush_presence();
+        for (at, picture) in std::mem::take(&mut self.pictures) {
+            self.replies[at] = Some(Ok(Done::Joined(self.picture(picture))));
+        }
+        let mut published = Vec::new();
+        if !self.events.is_empty() {
+            published.push(payload::durable(
+                &self.room.epoch,
+                self.first,
+                self.events.iter().map(Bytes::as_ref),
+            ));
+        }
+        published.append(&mut self.signals);
+        let replies = self
+            .replies
+            .into_iter()
+            .map(|reply| reply.unwrap_or_else(|| Err(no_room())))
+            .collect();
+        (published, replies)
+    }
+
+    /// Makes a durable event, after what presence has to say. `data` is given its `seq` and the room.
+    fn event(&mut self, kind: EventType, by: Option<&str>, data: impl FnOnce(u64, &Room) -> String) -> u64 {
+        self.flush_presence();
+        self.write_event(kind, by, data)
+    }
+
+    fn write_event(
+        &mut self,
+        kind: EventType,
+        by: Option<&str>,
+        data: impl FnOnce(u64, &Room) -> String,
+    ) -> u64 {
+        let room = &mut *self.room;
+        room.seq += 1;
+        room.active = self.now;
+        let data = data(room.seq, room);
+        let text = Bytes::from(event_text(kind, room.id.as_str(), room.seq, self.now, by, &data));
+        room.log(self.now, text.clone(), self.limits);
+        self.events.push(text);
+        room.seq
+    }
+
+    fn change(&mut self, user: &str, change: Change) {
+        if self.presence.names(user) {
+            self.flush_presence();
+        }
+        let list = match change {
+            Change::Joined => &mut self.presence.joined,
+            Change::Updated => &mut self.presence.updated,
+            Change::Away => &mut self.presence.away,
+            Change::Back => &mut self.presence.back,
+            Change::Left => &mut self.presence.left,
+        };
+        list.push(user.to_owned());
+    }
+
+    fn flush_presence(&mut self) {
+        let mut presence = std::mem::take(&mut self.presence);
+        if presence.is_empty() {
+            return;
+        }
+        let acks = std::mem::take(&mut presence.acks);
+        let seq = self.write_event(EventType::Presence, None, |_, room| {
+            let users = |list: &[String]| {
+                list.iter()
+                    .map(|id| room.user_text(id))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            };
+            let ids = |list: &[String]| list.iter().map(|id| quoted(id)).collect::<Vec<_>>().join(",");
+            let left = |id: &String| format!(r#"{{"user":{},"reason":"left"}}"#, quoted(id));
+            let parts = [
+                ("joined", users(&presence.joined)),
+                ("updated", users(&presence.updated)),
+                ("away", ids(&presence.away)),
+                ("back", ids(&presence.back)),
+                (
+                    "left",
+                    presence.left.iter().map(left).collect::<Vec<_>>().join(","),
+                ),
+            ];
+            let parts = parts.iter().filter(|(_, list)| !list.is_empty());
+            let lists: Vec<String> = parts.map(|(name, list)| format!("\"{name}\":[{list}]")).collect();
+            format!("{{{}}}", lists.join(","))
+        });
+        for at in acks {
+            self.replies[at] = Some(ack_seq(seq));
+        }
+    }
+
+    fn join(&mut self, join: Join) -> Option<Reply> {
+        let Join {
+            user: id,
+            name,
+            connection,
+            presence,
+            since,
+            messages,
+            ..
+        } = join;
+        let known = self.room.users.get(id.as_str());
+        let merged = match merge(known, presence, &[]) {
+            Ok(merged) => merged,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        let change = match known {
+            None => Some(Change::Joined),
+            Some(user) if user.connections.is_empty() => Some(Change::Back),
+            Some(user) if user.presence != merged || user.name != name => Some(Change::Updated),
+            Some(user) if !user.connections.contains(&connection) => None,
+            Some(_) => None,
+        };
+        // One that is back says so by its id alone; what else has changed comes with it.
+        let also = known.is_some_and(|user| {
+            user.connections.is_empty() && (user.presence != merged || user.name != name)
+        });
+        if let Some(change) = change {
+            self.change(id.as_str(), change);
+        }
+        if also {
+            self.presence.updated.push(id.to_string());
+        }
+        let user = self.room.users.entry(id.to_string()).or_insert_with(|| User {
+            name: String::new(),
+            presence: BTreeMap::new(),
+            joined_at: self.now,
+            last_seen: self.now,
+            connections: Default::default(),
+        });
+        user.name = name;
+        user.presence = merged;
+        user.last_seen = self.now;
+        user.connections.insert(connection);
+        self.room.active = self.now;
+        self.pictures.push((
+            self.replies.len(),
+            Picture::Join {
+                user: id,
+                since,
+                messages,
+            },
+        ));
+        None
+    }
+
+    fn part(&mut self, id: &UserId, connection: ConnectionId, leaving: bool) -> Reply {
+        let done = Ok(Done::Ack("{}".to_owned()));
+        let Some(user) = self.room.users.get_mut(id.as_str()) else {
+            return done;
+        };
+        if !user.connections.contains(&connection) {
+            return done;
+        }
+        if user.connections.len() > 1 {
+            user.connections.remove(&connection);
+            user.last_seen = self.now;
+            return done;
+        }
+        self.change(id.as_str(), if leaving { Change::Left } else { Change::Away });
+        if leaving {
+            self.room.users.remove(id.as_str());
+        } else if let Some(user) = self.room.users.get_mut(id.as_str()) {
+            user.connections.remove(&connection);
+            user.last_seen = self.now;
+        }
+        done
+    }
+
+    fn presence_update(&mut self, id: &UserId, set: Fields, remove: &[String]) -> Option<Reply> {
+        let Some(user) = self.room.users.get(id.as_str()) else {
+            return Some(Err(Refusal::new(ErrorCode::NotJoined, "join the room first")));
+        };
+        let merged = match merge(Some(user), set, remove) {
+            Ok(merged) => merged,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        if merged == user.presence {
+            if self.presence.is_empty() {
+                return Some(ack_seq(self.room.seq));
+            }
+            // What the user sees is told by the event that is yet to be made.
+            self.presence.acks.push(self.replies.len());
+            return None;
+        }
+        self.change(id.as_str(), Change::Updated);
+        if let Some(user) = self.room.users.get_mut(id.as_str()) {
+            user.presence = merged;
+            user.last_seen = self.now;
+        }
+        self.presence.acks.push(self.replies.len());
+        None
+    }
+
+    fn message_send(&mut self, by: &UserId, tail: &str) -> Reply {
+        let now = self.now;
+        let mut text = String::new();
+        self.event(EventType::MessageSent, Some(by.as_str()), |seq, room| {
+            text = event::message_text(&room.epoch, seq, now, tail);
+            text.clone()
+        });
+        let id = event::message_id(&self.room.epoch, self.room.seq);
+        let ack = format!(r#"{{"message":{text}}}"#);
+        self.room.messages.insert(id, (now, text));
+        Ok(Done::Ack(ack))
+    }
+
+    fn state_patch(
+        &mut self,
+        by: &UserId,
+        mut set: Fields,
+        remove: Vec<String>,
+        increment: Vec<(String, f64)>,
+        if_version: Option<u64>,
+    ) -> Reply {
+        let room = &*self.room;
+        if if_version.is_some_and(|version| version != room.version) {
+            let named = set
+                .iter()
+                .map(|(name, _)| name)
+                .chain(&remove)
+                .chain(increment.iter().map(|(name, _)| name));
+            let named: Vec<String> = named.cloned().collect();
+            return Err(Refusal {
+                details: Some(format!(
+                    r#""version":{},"fields":{}"#,
+                    room.version,
+                    room.state_text(Some(&named))
+                )),
+                ..Refusal::new(ErrorCode::Conflict, "the state has another version")
+            });
+        }
+        for (name, by) in increment {
+            let current = match room.state.get(&name) {
+                None => 0.0,
+                Some(text) => text
+                    .parse()
+                    .ok()
+                    .filter(|_| text.starts_with(|c: char| c == '-' || c.is_ascii_digit()))
+                    .ok_or_else(|| bad_increment(&name, "is not a number"))?,
+            };
+            let sum: f64 = current + by;
+            if !sum.is_finite() {
+                return Err(bad_increment(&name, "would pass what a number holds"));
+            }
+            set.push((
+                name,
+                roomgate_shared::protocol::JsonText::from_trusted(number_text(sum)),
+            ));
+        }
+        let size = |name: &String| room.state.get(name).map_or(0, |value| name.len() + value.len());
+        let gone: usize = set
+            .iter()
+            .map(|(name, _)| size(name))
+            .chain(remove.iter().map(size))
+            .sum();
+        let added: usize = set.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let bytes = room.state_bytes - gone + added;
+        if bytes > MAX_STATE_BYTES {
+            return Err(Refusal::new(
+                ErrorCode::StateTooLarge,
+                format!("the state would have {bytes} bytes; {MAX_STATE_BYTES} are allowed"),
+            ));
+        }
+        let room = &mut *self.room;
+        room.state_bytes = bytes;
+        room.version += 1;
+        for name in &remove {
+            room.state.remove(name);
+        }
+        for (name, value) in &set {
+            room.state.insert(name.clone(), value.as_str().to_owned());
+        }
+        let version = room.version;
+        let seq = self.event(EventType::StatePatched, Some(by.as_str()), |_, _| {
+            let mut data = format!(r#"{{"version":{version},"set":"#);
+            let set: Vec<(String, String)> =
+                set.into_iter().map(|(n, v)| (n, v.as_str().to_owned())).collect();
+            push_object(&mut data, set.iter().map(|(name, value)| (name, value)));
+            data.push_str(",\"remove\":[");
+            for (i, name) in remove.iter().enumerate() {
+                if i > 0 {
+                    data.push(',');
+                }
+                push_str(&mut data, name);
+            }
+            data.push_str("]}");
+            data
+        });
+        Ok(Done::Ack(format!(r#"{{"version":{version},"seq":{seq}}}"#)))
+    }
+
+    fn picture(&self, picture: Picture) -> Joined {
+        let room = &*self.room;
+        let (since, you, messages) = match &picture {
+            Picture::Join {
+                user,
+                since,
+                messages,
+            } => (since.as_ref(), Some(room.user_text(user.as_str())), *messages),
+            Picture::Tail(since) => (Some(since), None, 0),
+        };
+        let you = you.map(|you| format!(r#","you":{you}"#)).unwrap_or_default();
+        let (epoch, seq) = (room.epoch.clone(), room.seq);
+        let reason = match since.map(|since| room.after(since)) {
+            Some(Ok(missed)) => {
+                let count = missed.len();
+                let data =
+                    format!(r#"{{"epoch":"{epoch}","seq":{seq},"recovered":true,"missed":{count}{you}}}"#);
+                return Joined {
+                    epoch,
+                    seq,
+                    data,
+                    missed,
+                    recovered: true,
+                };
+            }
+            Some(Err(reason)) => reason,
+            None => "new",
+        };
+        let data = format!(
+            r#"{{"epoch":"{epoch}","seq":{seq},"recovered":false,"reason":"{reason}",{},"messages":[{}]{you}}}"#,
+            pages::picture(room),
+            pages::newest(room, messages, self.limits),
+        );
+        Joined {
+            epoch,
+            seq,
+            data,
+            missed: Vec::new(),
+            recovered: false,
+        }
+    }
+}
+
+fn ack_seq(seq: u64) -> Reply {
+    Ok(Done::Ack(format!(r#"{{"seq":{seq}}}"#)))
+}
+
+fn bad_increment(name: &str, why: &str) -> Refusal {
+    Refusal::new(
+        ErrorCode::BadRequest,
+        format!("increment: field {} {why}", quoted(name)),
+    )
+}
+
+/// An integer where it is one that a double holds exactly, else the shortest text that reads back the same.
+fn number_text(number: f64) -> String {
+    if number.fract() == 0.0 && number.abs() <= EXACT_INTEGER {
+        format!("{}", number as i64)
+    } else {
+        serde_json::to_string(&number).unwrap_or_default()
+    }
+}
+
+/// A user's presence with fields set and removed.
+fn merge(user: Option<&User>, set: Fields, remove: &[String]) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut merged = user.map(|user| user.presence.clone()).unwrap_or_default();
+    for name in remove {
+        merged.remove(name);
+    }
+    merged.extend(
+        set.into_iter()
+            .map(|(name, value)| (name, value.as_str().to_owned())),
+    );
+    let bytes: usize = merged.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > MAX_PRESENCE_BYTES {
+        return Err(Refusal::new(
+            ErrorCode::TooLarge,
+            format!("the presence would have {bytes} bytes; {MAX_PRESENCE_BYTES} are allowed"),
+        ));
+    }
+    Ok(merged)
+}

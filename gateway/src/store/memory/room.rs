@@ -1,0 +1,184 @@
+//! One room's data.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use roomgate_shared::{
+    ids::{ConnectionId, RoomId},
+    protocol::{
+        command::Since,
+        json::{push_str, push_u64},
+    },
+};
+
+use crate::store::StoreLimits;
+
+/// A room. JSON values are kept as the text that clients get.
+pub(super) struct Room {
+    pub(super) id: RoomId,
+    pub(super) epoch: String,
+    pub(super) seq: u64,
+    /// The state's version.
+    pub(super) version: u64,
+    pub(super) state: BTreeMap<String, String>,
+    /// Names and values of the state, bytes.
+    pub(super) state_bytes: usize,
+    pub(super) users: BTreeMap<String, User>,
+    /// By message id, which sorts as the messages do: when it was sent, and its text.
+    pub(super) messages: BTreeMap<String, (u64, String)>,
+    log: VecDeque<Logged>,
+    log_bytes: u64,
+    /// When the room was last used, Unix ms.
+    pub(super) active: u64,
+}
+
+pub(super) struct User {
+    pub(super) name: String,
+    pub(super) presence: BTreeMap<String, String>,
+    pub(super) joined_at: u64,
+    pub(super) last_seen: u64,
+    pub(super) connections: BTreeSet<ConnectionId>,
+}
+
+struct Logged {
+    seq: u64,
+    ts: u64,
+    text: Bytes,
+}
+
+impl Room {
+    pub(super) fn new(id: RoomId, epoch: String, now: u64) -> Self {
+        Self {
+            id,
+            epoch,
+            seq: 0,
+            version: 0,
+            state: BTreeMap::new(),
+            state_bytes: 0,
+            users: BTreeMap::new(),
+            messages: BTreeMap::new(),
+            log: VecDeque::new(),
+            log_bytes: 0,
+            active: now,
+        }
+    }
+
+    /// Whether the room's life has ended.
+    pub(super) fn is_over(&self, now: u64, limits: &StoreLimits) -> bool {
+        let idle = now.saturating_sub(self.active) > limits.active_ttl.as_millis() as u64;
+        let newest = self.messages.last_key_value().map(|(_, (ts, _))| *ts);
+        let retained = newest.is_some_and(|ts| now.saturating_sub(ts) <= limits.retention.as_millis() as u64);
+        idle && !retained
+    }
+
+    /// Adds an event to the log and drops what is past its bounds; the newest stays.
+    pub(super) fn log(&mut self, ts: u64, text: Bytes, limits: &StoreLimits) {
+        self.log_bytes += text.len() as u64;
+        self.log.push_back(Logged {
+            seq: self.seq,
+            ts,
+            text,
+        });
+        let age = limits.log_age.as_millis() as u64;
+        while self.log.len() > 1
+            && (self.log.len() as u64 > limits.log_events
+                || self.log_bytes > limits.log_bytes
+                || self
+                    .log
+                    .front()
+                    .is_some_and(|oldest| ts.saturating_sub(oldest.ts) > age))
+        {
+            if let Some(oldest) = self.log.pop_front() {
+                self.log_bytes -= oldest.text.len() as u64;
+            }
+        }
+    }
+
+    /// The events after `since`, or why they cannot all be told.
+    pub(super) fn after(&self, since: &Since) -> Result<Vec<Bytes>, &'static str> {
+        if since.epoch != self.epoch {
+            return Err("epoch_changed");
+        }
+        if since.seq > self.seq {
+            return Err("ahead");
+        }
+        let missed = (self.seq - since.seq) as usize;
+        if missed > self.log.len() {
+            return Err("too_old");
+        }
+        Ok(self
+            .log
+            .iter()
+            .skip(self.log.len() - missed)
+            .map(|logged| {
+                debug_assert!(logged.seq > since.seq);
+                logged.text.clone()
+            })
+            .collect())
+    }
+
+    /// Drops messages past retention.
+    pub(super) fn purge(&mut self, now: u64, limits: &StoreLimits) {
+        let retention = limits.retention.as_millis() as u64;
+        while let Some(oldest) = self.messages.first_entry() {
+            if now.saturating_sub(oldest.get().0) <= retention {
+                break;
+            }
+            oldest.remove();
+        }
+    }
+
+    /// A member as clients see it; nothing for a user that is none.
+    pub(super) fn user_text(&self, id: &str) -> String {
+        let Some(user) = self.users.get(id) else {
+            return "null".to_owned();
+        };
+        let mut out = String::with_capacity(160);
+        out.push_str("{\"id\":");
+        push_str(&mut out, id);
+        out.push_str(",\"name\":");
+        push_str(&mut out, &user.name);
+        out.push_str(",\"presence\":");
+        push_object(&mut out, user.presence.iter());
+        let here = !user.connections.is_empty();
+        out.push_str(if here {
+            ",\"status\":\"here\",\"joinedAt\":"
+        } else {
+            ",\"status\":\"away\",\"joinedAt\":"
+        });
+        push_u64(&mut out, user.joined_at);
+        out.push_str(",\"lastSeen\":");
+        push_u64(&mut out, user.last_seen);
+        out.push_str(",\"connections\":");
+        push_u64(&mut out, user.connections.len() as u64);
+        out.push('}');
+        out
+    }
+
+    /// The state as a JSON object, or the named fields of it.
+    pub(super) fn state_text(&self, fields: Option<&[String]>) -> String {
+        let mut out = String::new();
+        match fields {
+            None => push_object(&mut out, self.state.iter()),
+            Some(fields) => push_object(
+                &mut out,
+                fields.iter().filter_map(|field| self.state.get_key_value(field)),
+            ),
+        }
+        out
+    }
+}
+
+/// Appends a JSON object whose values are JSON text.
+pub(super) fn push_object<'a>(out: &mut String, members: impl Iterator<Item = (&'a String, &'a String)>) {
+    out.push('{');
+    for (i, (name, value)) in members.enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        push_str(out, name);
+        out.push(':');
+        out.push_str(value);
+    }
+    out.push('}');
+}
