@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::{
     calibrate,
     failure::{Failure, catch_interrupts},
-    process::raise_descriptor_limit,
+    process::{Program, raise_descriptor_limit},
     report::{self, Context, Row, number},
     scenarios::{self, Family, Outcome, Scenario, Setup, StoreKind},
 };
@@ -66,6 +66,9 @@ pub struct BenchArgs {
     /// The report to update
     #[arg(long, value_name = "FILE", default_value = "loadtest/RESULTS.md")]
     results: PathBuf,
+    /// Do not measure the bare server beside the gateway (--quick never does)
+    #[arg(long)]
+    no_bare: bool,
     /// Leave the report as it is
     #[arg(long)]
     no_report: bool,
@@ -97,7 +100,10 @@ impl BenchArgs {
             )));
         }
         Ok(Setup {
-            gateway,
+            gateway: Program {
+                path: gateway,
+                args: Vec::new(),
+            },
             redis: self.redis.clone(),
             window: if self.quick { QUICK } else { seconds(self.seconds)? },
             warmup: if self.quick {
@@ -167,38 +173,71 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Failure> {
     let mut raw = raw_file(&args.reports)?;
     let runs = if args.quick { 1 } else { usize::from(args.runs) };
     let context = Context::gather(command_line(), runs, &args.redis);
-    if setup.gateway.components().any(|part| part.as_os_str() == "debug") {
+    if setup
+        .gateway
+        .path
+        .components()
+        .any(|part| part.as_os_str() == "debug")
+    {
         eprintln!(
             "warning: {} is a debug build: its figures say nothing",
-            setup.gateway.display()
+            setup.gateway.path.display()
         );
     }
+    let bare = Setup {
+        gateway: Program {
+            path: std::env::current_exe()?,
+            args: vec!["bare"],
+        },
+        profile: None,
+        ..setup.clone()
+    };
     let mut results = Results::default();
     for run in 1..=runs {
         for (number, scenario) in chosen.iter().enumerate() {
-            let bare_writes = calibrate::writes_per_cpu_second(CALIBRATION)?;
-            let started = Instant::now();
-            let outcome = (scenario.run)(&setup)?;
             eprintln!(
-                "run {run}/{runs}, {}/{} {} ({:.1} s; bare writes {}/CPU s{})",
+                "run {run}/{runs}, {}/{} {}",
                 number + 1,
                 chosen.len(),
-                scenario.name,
-                started.elapsed().as_secs_f64(),
-                number_of(bare_writes),
-                outcome.client_share.map_or(String::new(), |share| format!(
-                    "; clients {:.0} % of a core",
-                    share * 100.0
-                )),
+                scenario.name
             );
-            results.add(scenario, run, outcome, bare_writes, &mut raw)?;
+            let bare_writes = calibrate::writes_per_cpu_second(CALIBRATION)?;
+            let outcome = measured(scenario, &setup, "")?;
+            let beside = match scenario.family.has_bare() && !args.no_bare && !setup.quick {
+                true => measured(scenario, &bare, " (bare server)")?,
+                false => Outcome::default(),
+            };
+            results.add(scenario, run, outcome, beside, bare_writes, &mut raw)?;
         }
     }
     results.finish(args, &setup, &context)
 }
 
-fn number_of(value: f64) -> String {
-    number(value)
+/// Measures once and says so.
+fn measured(scenario: &Scenario, setup: &Setup, whose: &str) -> Result<Outcome, Failure> {
+    let started = Instant::now();
+    let outcome = (scenario.run)(setup)?;
+    for figure in &outcome.figures {
+        eprintln!(
+            "  {:>12} {:<12} {}{whose}",
+            number(figure.value),
+            figure.unit,
+            figure.label
+        );
+    }
+    let share = |share| format!(", clients used {:.0} % of a core", share * 100.0);
+    eprintln!(
+        "  ({:.1} s{})",
+        started.elapsed().as_secs_f64(),
+        outcome.client_share.map_or(String::new(), share)
+    );
+    for problem in &outcome.problems {
+        eprintln!("  PROBLEM{whose} {problem}");
+    }
+    for note in &outcome.notes {
+        eprintln!("  note{whose}: {note}");
+    }
+    Ok(outcome)
 }
 
 fn raw_file(reports: &Path) -> Result<File, Failure> {
@@ -228,32 +267,29 @@ impl Results {
         scenario: &Scenario,
         run: usize,
         outcome: Outcome,
+        beside: Outcome,
         bare_writes: f64,
         raw: &mut File,
     ) -> Result<(), Failure> {
-        for problem in &outcome.problems {
-            eprintln!("  PROBLEM {problem}");
-        }
-        self.problems += outcome.problems.len();
-        if let Some(problem) = outcome.problems.first() {
-            self.note(
-                scenario.family,
-                format!("{} failed its check: {problem}", scenario.name),
-            );
+        for (whose, one) in [("", &outcome), ("the bare server in ", &beside)] {
+            self.problems += one.problems.len();
+            if let Some(problem) = one.problems.first() {
+                let name = &scenario.name;
+                self.note(
+                    scenario.family,
+                    format!("{whose}{name} failed its check: {problem}"),
+                );
+            }
         }
         for note in outcome.notes {
-            eprintln!("  note: {note}");
             self.note(scenario.family, note);
         }
         for figure in outcome.figures {
-            eprintln!(
-                "  {:>12} {:<12} {}",
-                number(figure.value),
-                figure.unit,
-                figure.label
-            );
+            let same = beside.figures.iter().find(|bare| bare.label == figure.label);
+            let bare = same.map(|bare| bare.value);
             let line = json!({
                 "scenario": scenario.name, "run": run, "figure": figure, "bareWrites": bare_writes,
+                "bareServer": bare,
                 "clientShare": outcome.client_share,
             });
             writeln!(raw, "{line}")?;
@@ -268,12 +304,14 @@ impl Results {
                     values: Vec::new(),
                     walls: Vec::new(),
                     bare_writes: Vec::new(),
+                    bare: Vec::new(),
                 });
                 self.rows.len() - 1
             });
             self.rows[at].values.push(figure.value);
             self.rows[at].walls.extend(figure.wall);
             self.rows[at].bare_writes.push(bare_writes);
+            self.rows[at].bare.extend(bare);
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
-//! Loads for Roomgate: [`bench`] measures servers that it starts itself, [`attack`] plays users against servers that run.
+//! Loads for Roomgate: [`bench`] measures servers that it starts itself, [`attack`] plays users against servers that
+//! run, [`bare`] is the yardstick of the first.
 
 pub mod attack;
+pub mod bare;
 pub mod bars;
 pub mod bench;
 pub mod calibrate;

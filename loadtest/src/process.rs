@@ -117,6 +117,15 @@ impl Redis {
     }
 }
 
+/// What is started as a gateway.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The binary.
+    pub path: PathBuf,
+    /// Its arguments.
+    pub args: Vec<&'static str>,
+}
+
 /// A running gateway.
 pub struct Gateway {
     process: Owned,
@@ -130,15 +139,16 @@ impl Gateway {
     /// # Errors
     /// The binary cannot be run, or does not become ready in time.
     pub fn start(
-        binary: &Path,
+        program: &Program,
         logs: &Path,
         number: usize,
         redis: Option<&Redis>,
         heartbeat_ms: u64,
     ) -> Result<Self, Failure> {
         let log = log_file(logs, &format!("gateway-{number}"))?;
-        let mut command = Command::new(binary);
+        let mut command = Command::new(&program.path);
         command
+            .args(&program.args)
             .env_remove("REDIS_URL")
             .env_remove("ROOM_STORE")
             .env("LISTEN", "127.0.0.1:0")
@@ -152,12 +162,9 @@ impl Gateway {
         if let Some(redis) = redis {
             command.env("REDIS_URL", redis.url());
         }
-        let mut child = command.spawn().map_err(|error| {
-            Failure::Start(format!(
-                "{}: {error} (cargo build --release -p roomgate)",
-                binary.display()
-            ))
-        })?;
+        let mut child = command
+            .spawn()
+            .map_err(|error| Failure::Start(format!("{}: {error}", program.path.display())))?;
         let stdout = child.stdout.take();
         let mut process = Owned(child);
         let address = listening_address(stdout, &mut process, logs, number)?;

@@ -28,6 +28,8 @@ pub struct Row {
     pub walls: Vec<f64>,
     /// Bare writes per CPU second just before each run.
     pub bare_writes: Vec<f64>,
+    /// What the bare server gave in the same minute, one value a run where it was measured.
+    pub bare: Vec<f64>,
 }
 
 impl Row {
@@ -36,21 +38,31 @@ impl Row {
         median(&self.values)
     }
 
-    /// `reached`, `missed` or nothing, with how many times as good as the bar.
-    pub fn verdict(&self) -> String {
-        match self.figure.bar {
-            None => "—".to_owned(),
-            Some(bar) => {
-                let value = self.median();
-                let word = if bar.reached(value) {
-                    "reached"
-                } else {
-                    "**missed**"
-                };
-                format!("{word} × {:.2}", bar.times(value))
-            }
-        }
+    /// The median of the ratios to the bare server, run by run.
+    pub fn ratio(&self) -> Option<f64> {
+        let ratios: Vec<f64> = self
+            .values
+            .iter()
+            .zip(&self.bare)
+            .map(|(value, bare)| value / bare)
+            .collect();
+        (!ratios.is_empty()).then(|| median(&ratios))
     }
+}
+
+/// The bar and what became of it.
+fn verdict(bar: Option<Bar>, value: f64) -> String {
+    let Some(bar) = bar else { return "—".to_owned() };
+    let side = match bar.side {
+        Side::AtLeast => "≥",
+        Side::AtMost => "≤",
+    };
+    let word = if bar.reached(value) {
+        "reached"
+    } else {
+        "**missed**"
+    };
+    format!("{side} {}: {word} (× {:.2})", number(bar.at), bar.times(value))
 }
 
 /// The middle value; of an even number, the mean of the two.
@@ -150,20 +162,6 @@ pub fn number(value: f64) -> String {
     out
 }
 
-fn bar_text(bar: Option<Bar>) -> String {
-    match bar {
-        None => "—".to_owned(),
-        Some(Bar {
-            at,
-            side: Side::AtLeast,
-        }) => format!("≥ {}", number(at)),
-        Some(Bar {
-            at,
-            side: Side::AtMost,
-        }) => format!("≤ {}", number(at)),
-    }
-}
-
 /// The section of one family.
 pub fn section(family: Family, rows: &[Row], notes: &[String], context: &Context) -> String {
     let (title, about) = family.about();
@@ -184,32 +182,57 @@ pub fn section(family: Family, rows: &[Row], notes: &[String], context: &Context
         "{date}; {machine}; {software}; medians of {runs} interleaved runs; a bare write: {} /CPU s.\n",
         number(median(&bare))
     );
-    out.push_str("| work | bar | median | min – max | verdict | by the clock, /s | × bare write |\n");
-    out.push_str("|---|---|---|---|---|---|---|\n");
+    let beside = rows.iter().any(|row| !row.bare.is_empty());
+    out.push_str("| work | median | min – max | bar |");
+    out.push_str(if beside {
+        " bare server | ratio to it |"
+    } else {
+        ""
+    });
+    out.push_str(" by the clock, /s | × bare write |\n|---|---|---|---|");
+    out.push_str(if beside {
+        "---|---|---|---|\n"
+    } else {
+        "---|---|\n"
+    });
     for row in rows {
         let min = row.values.iter().copied().fold(f64::INFINITY, f64::min);
         let max = row.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let Row { figure, .. } = row;
+        let _ = write!(
+            out,
+            "| {} | {} {} | {} – {} | {} |",
+            figure.label,
+            number(row.median()),
+            figure.unit,
+            number(min),
+            number(max),
+            verdict(figure.bar, row.median()),
+        );
+        match row.ratio() {
+            Some(ratio) => {
+                let bar = figure.bar.and_then(Bar::on_ratio);
+                let _ = write!(
+                    out,
+                    " {} | {}; {} |",
+                    number(median(&row.bare)),
+                    number(ratio),
+                    verdict(bar, ratio)
+                );
+            }
+            None if beside => out.push_str(" — | — |"),
+            None => {}
+        }
         let wall = if row.walls.is_empty() {
             "—".to_owned()
         } else {
             number(median(&row.walls))
         };
-        let ratio = if row.figure.per_cpu {
-            format!("{:.2}", row.median() / median(&row.bare_writes))
-        } else {
-            "—".to_owned()
+        let writes = match figure.per_cpu {
+            true => number(row.median() / median(&row.bare_writes)),
+            false => "—".to_owned(),
         };
-        let _ = writeln!(
-            out,
-            "| {} | {} | {} {} | {} – {} | {} | {wall} | {ratio} |",
-            row.figure.label,
-            bar_text(row.figure.bar),
-            number(row.median()),
-            row.figure.unit,
-            number(min),
-            number(max),
-            row.verdict(),
-        );
+        let _ = writeln!(out, " {wall} | {writes} |");
     }
     for note in notes {
         let _ = writeln!(out, "\nNote: {note}.");

@@ -34,7 +34,7 @@ fn quick(names: &[&str]) -> (String, bool) {
         .arg(gateway())
         .args(names)
         .output()
-        .unwrap();
+        .expect("the benchmark can be run");
     let text = format!(
         "{}\n{}",
         String::from_utf8_lossy(&output.stdout),

@@ -19,7 +19,7 @@ use crate::{
     client::{Fleet, Load},
     cpu,
     failure::Failure,
-    process::{Gateway, Redis},
+    process::{Gateway, Program, Redis},
 };
 
 /// Bytes of JSON of a message's body or of a patched value.
@@ -28,9 +28,10 @@ pub const BODY_BYTES: usize = 100;
 const QUIET_HEARTBEAT_MS: u64 = 600_000;
 
 /// How to measure.
+#[derive(Debug, Clone)]
 pub struct Setup {
-    /// The gateway's binary.
-    pub gateway: PathBuf,
+    /// What is started as a gateway.
+    pub gateway: Program,
     /// The `redis-server` binary.
     pub redis: PathBuf,
     /// Length of a measured window.
@@ -103,6 +104,11 @@ impl Family {
             Family::Connections => "connections",
             Family::Growth => "growth",
         }
+    }
+
+    /// Whether the bare server is measured beside the gateway.
+    pub fn has_bare(self) -> bool {
+        matches!(self, Family::Fanout | Family::Latency | Family::Commands)
     }
 
     /// The report's heading and what its figures are.
