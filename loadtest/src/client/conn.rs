@@ -118,6 +118,8 @@ pub struct Conn {
     pub template: Option<Template>,
     /// The last `seq` seen; only where it is in one room.
     pub seq: u64,
+    /// The writers of its room wait for what it sees.
+    pub watches: bool,
     /// Events of the writers seen.
     pub events: u64,
     /// Commands sent and not answered.
@@ -147,6 +149,7 @@ impl Conn {
             rooms,
             template,
             seq: 0,
+            watches: false,
             events: 0,
             unanswered: 0,
             kept: Vec::new(),

@@ -5,6 +5,7 @@
 pub mod conn;
 pub mod frames;
 pub mod histogram;
+mod wire;
 
 use std::{
     io,
@@ -13,16 +14,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Token};
+use mio::{Interest, Poll, Token};
 use roomgate_shared::ids::RoomId;
-use serde::Deserialize;
 
 pub use self::{conn::Template, histogram::Histogram};
-use self::{
-    conn::{Conn, Phase},
-    frames::{Head, Kind, opcode},
-};
-use crate::failure::{Failure, check_interrupt};
+use self::conn::{Conn, Phase};
+use crate::failure::Failure;
 
 /// How many connections are between connecting and joined at one time. Small enough for any listener's backlog.
 const OPENING: usize = 256;
@@ -33,12 +30,38 @@ const KEPT_PROBLEMS: usize = 5;
 
 /// Who connects where.
 pub struct Member {
-    /// The gateway, by its number.
-    pub gateway: usize,
-    /// The rooms to join, by number.
-    pub rooms: Range<usize>,
-    /// What it sends, if it writes.
-    pub template: Option<Template>,
+    gateway: usize,
+    rooms: Range<usize>,
+    template: Option<Template>,
+    watches: bool,
+}
+
+impl Member {
+    /// One who is in `rooms` (by number) through a gateway (by number) and only listens.
+    pub fn reader(gateway: usize, rooms: Range<usize>) -> Self {
+        Self {
+            gateway,
+            rooms,
+            template: None,
+            watches: false,
+        }
+    }
+
+    /// One who is in one room and repeats the template's command.
+    pub fn writer(gateway: usize, room: usize, template: Template) -> Self {
+        Self {
+            gateway,
+            rooms: room..room + 1,
+            template: Some(template),
+            watches: false,
+        }
+    }
+
+    /// The writers of its room wait for it: a command is in flight until this member has seen its event.
+    pub fn watching(mut self) -> Self {
+        self.watches = true;
+        self
+    }
 }
 
 /// What writers do while the fleet runs.
@@ -46,7 +69,8 @@ pub struct Member {
 pub enum Load {
     /// Nothing is sent but pongs.
     Idle,
-    /// Each writer has one command in flight: the next goes when the last is acknowledged.
+    /// Each writer has one command in flight: the next goes when the last is acknowledged and, in a room that is watched,
+    /// seen by the member that watches.
     Closed,
     /// So many commands a second over all writers in turn, whatever is acknowledged.
     Paced(u32),
@@ -63,8 +87,16 @@ pub struct Tally {
     pub pings: u64,
 }
 
+#[derive(Default)]
 struct Room {
     acked: u64,
+    writers: u64,
+    watched: bool,
+    /// Commands sent and events seen by the member that watches.
+    sent: u64,
+    seen: u64,
+    /// Writers that wait for an event to be seen.
+    parked: Vec<usize>,
 }
 
 /// The clients.
@@ -88,16 +120,6 @@ pub struct Fleet {
     problem_count: u64,
 }
 
-#[derive(Deserialize)]
-struct JoinAck {
-    data: JoinData,
-}
-
-#[derive(Deserialize)]
-struct JoinData {
-    seq: u64,
-}
-
 impl Fleet {
     /// A fleet without connections yet, for these gateways and `rooms` rooms.
     ///
@@ -115,7 +137,7 @@ impl Fleet {
             },
             gateways,
             names,
-            rooms: (0..rooms).map(|_| Room { acked: 0 }).collect(),
+            rooms: (0..rooms).map(|_| Room::default()).collect(),
             conns: Vec::new(),
             writers: Vec::new(),
             buf: vec![0; READ_BYTES],
@@ -192,8 +214,12 @@ impl Fleet {
         if member.template.is_some() {
             self.writers.push(index);
         }
+        let room = &mut self.rooms[member.rooms.start];
+        room.writers += u64::from(member.template.is_some());
+        room.watched |= member.watches;
         let at = self.gateways[member.gateway];
         let mut conn = Conn::open(member.gateway, at, member.rooms, member.template)?;
+        conn.watches = member.watches;
         self.poll.registry().register(
             &mut conn.stream,
             Token(index),
@@ -214,6 +240,7 @@ impl Fleet {
         self.load = load;
         match load {
             Load::Closed if !was_closed => {
+                self.rooms.iter_mut().for_each(|room| room.parked.clear());
                 for at in 0..self.writers.len() {
                     self.repeat(self.writers[at]);
                 }
@@ -324,7 +351,18 @@ impl Fleet {
         }
     }
 
+    /// The writer's last command is acknowledged.
+    fn go_on(&mut self, index: usize) {
+        let room = &mut self.rooms[self.conns[index].rooms.start];
+        if room.watched && room.sent - room.seen >= room.writers {
+            room.parked.push(index);
+        } else {
+            self.repeat(index);
+        }
+    }
+
     fn repeat(&mut self, index: usize) {
+        self.rooms[self.conns[index].rooms.start].sent += 1;
         let id = self.next_id;
         self.next_id += 1;
         let stamp = self.clock.elapsed().as_micros() as u64;
@@ -348,187 +386,5 @@ impl Fleet {
         }
         conn.phase = Phase::Closed;
         self.problem(format!("connection {index} closed: {why}"));
-    }
-
-    /// Waits for events at most `wait` and handles them; how many there were.
-    fn turn(&mut self, wait: Duration) -> Result<usize, Failure> {
-        check_interrupt()?;
-        let mut events = Events::with_capacity(1024);
-        match self.poll.poll(&mut events, Some(wait)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
-            Err(error) => return Err(error.into()),
-        }
-        let mut count = 0;
-        for event in &events {
-            count += 1;
-            let index = event.token().0;
-            if event.is_writable() {
-                let outcome = match self.conns[index].phase {
-                    Phase::Connecting => self.conns[index].upgrade(index).map(|_| ()),
-                    Phase::Upgrading | Phase::Joining(_) | Phase::Joined => self.conns[index].flush(),
-                    Phase::Closed => Ok(()),
-                };
-                self.broken(index, outcome);
-            }
-            if event.is_readable() {
-                self.read(index, event.is_read_closed());
-            }
-        }
-        Ok(count)
-    }
-
-    fn read(&mut self, index: usize, ending: bool) {
-        let mut buf = std::mem::take(&mut self.buf);
-        loop {
-            let conn = &mut self.conns[index];
-            if matches!(conn.phase, Phase::Closed | Phase::Connecting) {
-                break;
-            }
-            let kept = conn.kept.len();
-            if kept * 2 > buf.len() {
-                buf.resize(kept * 4, 0);
-            }
-            buf[..kept].copy_from_slice(&conn.kept);
-            match conn.read(&mut buf[kept..]) {
-                Ok(Some(0)) => self.close(index, "end of stream"),
-                Ok(Some(n)) => {
-                    let used = self.feed(index, &buf[..kept + n]);
-                    let conn = &mut self.conns[index];
-                    conn.kept.clear();
-                    conn.kept.extend_from_slice(&buf[used..kept + n]);
-                    // Less than there was room for: the socket is empty, and the next edge will tell of more.
-                    if !ending && kept + n < buf.len() {
-                        break;
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => self.close(index, &error.to_string()),
-            }
-        }
-        self.buf = buf;
-    }
-
-    /// Handles the whole frames in `bytes`; how many bytes they were.
-    fn feed(&mut self, index: usize, bytes: &[u8]) -> usize {
-        let mut used = 0;
-        if self.conns[index].phase == Phase::Upgrading {
-            let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
-                return 0;
-            };
-            if !bytes.starts_with(b"HTTP/1.1 101") {
-                let answer = String::from_utf8_lossy(&bytes[..end.min(200)]).into_owned();
-                self.close(index, &format!("upgrade refused: {answer}"));
-                return bytes.len();
-            }
-            self.conns[index].phase = Phase::Joining(self.conns[index].rooms.len());
-            used = end + 4;
-        }
-        loop {
-            match frames::head(&bytes[used..]) {
-                Head::Partial => return used,
-                Head::Foreign => {
-                    self.close(index, "a frame that no server of this protocol sends");
-                    return bytes.len();
-                }
-                Head::Frame {
-                    opcode: code,
-                    payload,
-                    size,
-                } => {
-                    used += size;
-                    match code {
-                        opcode::TEXT => self.text(index, payload),
-                        opcode::PING => {
-                            self.tally.pings += 1;
-                            let sent = self.conns[index].send(opcode::PONG, payload);
-                            self.broken(index, sent);
-                        }
-                        opcode::CLOSE => {
-                            let code = payload.get(..2).map(|c| u16::from_be_bytes([c[0], c[1]]));
-                            self.close(index, &format!("by the server with {}", code.unwrap_or(1005)));
-                        }
-                        _ => {}
-                    }
-                }
-            }
-        }
-    }
-
-    fn text(&mut self, index: usize, text: &[u8]) {
-        let (kind, kind_len) = frames::kind(text);
-        match kind {
-            Kind::Event | Kind::Presence => self.event(index, kind, kind_len, text),
-            Kind::Ack => self.ack(index, text),
-            Kind::Welcome => {
-                let joined = self.conns[index].join(&self.names);
-                self.broken(index, joined);
-            }
-            Kind::Error => {
-                let conn = &mut self.conns[index];
-                conn.unanswered = conn.unanswered.saturating_sub(1);
-                if let Phase::Joining(_) = conn.phase {
-                    self.close(index, "not let in");
-                }
-                self.problem(format!("connection {index}: {}", String::from_utf8_lossy(text)));
-            }
-            Kind::Other => {}
-        }
-    }
-
-    fn event(&mut self, index: usize, kind: Kind, kind_len: usize, text: &[u8]) {
-        let conn = &mut self.conns[index];
-        let expected = conn.seq + 1;
-        if conn.tracked() {
-            let room_len = self.names[conn.rooms.start].as_str().len();
-            let seq = frames::seq(text, kind_len, room_len).unwrap_or(0);
-            conn.seq = seq;
-            if seq != expected {
-                self.problem(format!("connection {index}: seq {seq} where {expected} was due"));
-            }
-        }
-        if kind == Kind::Event {
-            let conn = &mut self.conns[index];
-            conn.events += 1;
-            self.tally.delivered[conn.gateway] += 1;
-            if let Some(latency) = &mut self.latency
-                && let Some(at) = memchr::memmem::find(text, b"\"body\":\"t")
-                && let Some(stamp) = frames::digits(&text[at + 9..])
-            {
-                latency.record((self.clock.elapsed().as_micros() as u64).saturating_sub(stamp));
-            }
-        }
-    }
-
-    fn ack(&mut self, index: usize, text: &[u8]) {
-        let conn = &mut self.conns[index];
-        match conn.phase {
-            Phase::Joined => {
-                let Some(left) = conn.unanswered.checked_sub(1) else {
-                    return self.problem(format!("connection {index}: an answer to no command"));
-                };
-                conn.unanswered = left;
-                self.rooms[conn.rooms.start].acked += 1;
-                self.tally.acked += 1;
-                if matches!(self.load, Load::Closed) {
-                    self.repeat(index);
-                }
-            }
-            Phase::Joining(left) => match serde_json::from_slice::<JoinAck>(text) {
-                Ok(ack) => {
-                    conn.seq = ack.data.seq;
-                    conn.phase = if left > 1 {
-                        Phase::Joining(left - 1)
-                    } else {
-                        Phase::Joined
-                    };
-                    if left == 1 {
-                        self.opening -= 1;
-                    }
-                }
-                Err(error) => self.close(index, &format!("the join's answer has no seq: {error}")),
-            },
-            Phase::Connecting | Phase::Upgrading | Phase::Closed => {}
-        }
     }
 }

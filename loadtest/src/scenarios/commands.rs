@@ -65,11 +65,7 @@ fn run(setup: &Setup, name: &str, shape: Shape, store: StoreKind) -> Result<Outc
     };
     let members = (0..CLIENTS).map(|client| {
         let room = client % shape.rooms;
-        Member {
-            gateway: 0,
-            rooms: room..room + 1,
-            template: Some(template(fleet.room(room), BODY_BYTES)),
-        }
+        Member::writer(0, room, template(fleet.room(room), BODY_BYTES))
     });
     let members = members.collect();
     fleet.open(members, OPEN_LIMIT)?;

@@ -33,11 +33,7 @@ fn run(setup: &Setup) -> Result<Outcome, Failure> {
     let gateway = cluster.gateways[0].pid();
     let mut fleet = cluster.fleet(total / ROOM_OF)?;
     let members = |from: usize, to: usize| {
-        let member = |n: usize| Member {
-            gateway: 0,
-            rooms: n / ROOM_OF..n / ROOM_OF + 1,
-            template: None,
-        };
+        let member = |n: usize| Member::reader(0, n / ROOM_OF..n / ROOM_OF + 1);
         (from..to).map(member).collect::<Vec<_>>()
     };
     let before = cpu::cpu_time(gateway)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{BODY_BYTES, Cluster, Family, Figure, Outcome, Scenario, Setup, StoreKind, measure};
 use crate::{
     bars::{self, Bar},
-    client::{Load, Member, Template},
+    client::{Fleet, Load, Member, Template},
     failure::Failure,
 };
 
@@ -96,21 +96,18 @@ fn run(setup: &Setup, name: &str, shape: Shape, store: StoreKind) -> Result<Outc
     let mut fleet = cluster.fleet(shape.rooms)?;
     let mut members = Vec::new();
     for room in 0..shape.rooms {
-        let writer = |fleet_room| Some(Template::message(fleet_room, BODY_BYTES));
-        for number in 0..shape.members {
-            let writes = !shape.apart && number < shape.writers;
-            members.push(Member {
-                gateway: usize::from(shape.apart),
-                rooms: room..room + 1,
-                template: if writes { writer(fleet.room(room)) } else { None },
-            });
+        let write = |gateway, fleet: &Fleet| {
+            Member::writer(gateway, room, Template::message(fleet.room(room), BODY_BYTES))
+        };
+        let read = |gateway| Member::reader(gateway, room..room + 1);
+        if shape.apart {
+            members.extend((1..shape.members).map(|_| read(1)));
+            members.push(read(1).watching());
+            members.extend((0..shape.writers).map(|_| write(0, &fleet)));
+        } else {
+            members.extend((0..shape.writers).map(|_| write(0, &fleet)));
+            members.extend((shape.writers..shape.members).map(|_| read(0)));
         }
-        let apart = if shape.apart { shape.writers } else { 0 };
-        members.extend((0..apart).map(|_| Member {
-            gateway: 0,
-            rooms: room..room + 1,
-            template: writer(fleet.room(room)),
-        }));
     }
     fleet.open(members, OPEN_LIMIT)?;
     let window = measure(setup, name, &cluster, &mut fleet, Load::Closed)?;

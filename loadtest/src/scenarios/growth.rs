@@ -35,12 +35,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 fn members_in_a_room(setup: &Setup, name: &str, members: usize) -> Result<Outcome, Failure> {
     let cluster = Cluster::start(setup, StoreKind::Redis, 1)?;
     let mut fleet = cluster.fleet(1)?;
-    let all = (0..members).map(|number| Member {
-        gateway: 0,
-        rooms: 0..1,
-        template: (number == 0).then(|| Template::message(fleet.room(0), BODY_BYTES)),
-    });
-    let all = all.collect();
+    let mut all = vec![Member::writer(0, 0, Template::message(fleet.room(0), BODY_BYTES))];
+    all.extend((1..members).map(|_| Member::reader(0, 0..1)));
     if let Err(note) = opened(&mut fleet, all)? {
         return Ok(Outcome {
             notes: vec![format!("{name}: {note}")],
@@ -60,22 +56,11 @@ fn members_in_a_room(setup: &Setup, name: &str, members: usize) -> Result<Outcom
 fn rooms_besides(setup: &Setup, name: &str, besides: usize) -> Result<Outcome, Failure> {
     let cluster = Cluster::start(setup, StoreKind::Redis, 1)?;
     let mut fleet = cluster.fleet(CLIENTS + besides)?;
-    let mut members: Vec<Member> = (0..CLIENTS)
-        .map(|room| Member {
-            gateway: 0,
-            rooms: room..room + 1,
-            template: Some(Template::message(fleet.room(room), BODY_BYTES)),
-        })
-        .collect();
-    members.extend(
-        (CLIENTS..CLIENTS + besides)
-            .step_by(ROOMS_A_CONNECTION)
-            .map(|room| Member {
-                gateway: 0,
-                rooms: room..(room + ROOMS_A_CONNECTION).min(CLIENTS + besides),
-                template: None,
-            }),
-    );
+    let writer = |room| Member::writer(0, room, Template::message(fleet.room(room), BODY_BYTES));
+    let mut members: Vec<Member> = (0..CLIENTS).map(writer).collect();
+    let all = CLIENTS + besides;
+    let firsts = (CLIENTS..all).step_by(ROOMS_A_CONNECTION);
+    members.extend(firsts.map(|first| Member::reader(0, first..(first + ROOMS_A_CONNECTION).min(all))));
     if let Err(note) = opened(&mut fleet, members)? {
         return Ok(Outcome {
             notes: vec![format!("{name}: {note}")],

@@ -30,11 +30,12 @@ fn run(setup: &Setup, name: &str, store: StoreKind) -> Result<Outcome, Failure> 
     let mut fleet = cluster.fleet(ROOMS)?;
     let mut members = Vec::new();
     for room in 0..ROOMS {
-        members.extend((0..MEMBERS).map(|number| Member {
-            gateway: 0,
-            rooms: room..room + 1,
-            template: (number == 0).then(|| Template::message(fleet.room(room), BODY_BYTES)),
-        }));
+        members.push(Member::writer(
+            0,
+            room,
+            Template::message(fleet.room(room), BODY_BYTES),
+        ));
+        members.extend((1..MEMBERS).map(|_| Member::reader(0, room..room + 1)));
     }
     fleet.open(members, OPEN_LIMIT)?;
     fleet.latency = Some(Histogram::default());

@@ -1,31 +1,21 @@
 //! What is measured: one file a family, each scenario with servers of its own.
 
+mod cluster;
 mod commands;
 mod connections;
 mod fanout;
 mod growth;
 mod latency;
 
-use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Duration};
 
 use serde::Serialize;
 
-use crate::{
-    bars::Bar,
-    client::{Fleet, Load},
-    cpu,
-    failure::Failure,
-    process::{Gateway, Program, Redis},
-};
+use self::cluster::{Cluster, Window, measure};
+use crate::{bars::Bar, failure::Failure, process::Program};
 
 /// Bytes of JSON of a message's body or of a patched value.
 pub const BODY_BYTES: usize = 100;
-/// Long enough that no ping falls into a short measurement.
-const QUIET_HEARTBEAT_MS: u64 = 600_000;
 
 /// How to measure.
 #[derive(Debug, Clone)]
@@ -117,7 +107,9 @@ impl Family {
             Family::Fanout => (
                 "Fan-out",
                 "Deliveries per gateway CPU second. Each writer has one `message.send` with a body of 100 bytes in \
-                 flight and sends the next when it is acknowledged; every member, the writers too, gets every message.",
+                 flight and sends the next when it is acknowledged; every member, the writers too, gets every message. \
+                 Where readers and writers are on two gateways, the CPU is that of both, and a message is in flight \
+                 until a reader has it.",
             ),
             Family::Latency => (
                 "Latency",
@@ -235,175 +227,4 @@ pub fn all() -> Vec<Scenario> {
     scenarios.extend(connections::scenarios());
     scenarios.extend(growth::scenarios());
     scenarios
-}
-
-/// The servers of one scenario.
-struct Cluster {
-    // Dropped in this order: gateways before the Redis they are on.
-    gateways: Vec<Gateway>,
-    redis: Option<Redis>,
-}
-
-impl Cluster {
-    fn start(setup: &Setup, store: StoreKind, gateways: usize) -> Result<Self, Failure> {
-        Self::with_heartbeat(setup, store, gateways, QUIET_HEARTBEAT_MS)
-    }
-
-    fn with_heartbeat(
-        setup: &Setup,
-        store: StoreKind,
-        gateways: usize,
-        heartbeat_ms: u64,
-    ) -> Result<Self, Failure> {
-        let redis = match store {
-            StoreKind::Redis => Some(Redis::start(&setup.redis, &setup.logs)?),
-            StoreKind::Memory => None,
-        };
-        let gateways = (0..gateways)
-            .map(|number| Gateway::start(&setup.gateway, &setup.logs, number, redis.as_ref(), heartbeat_ms))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { gateways, redis })
-    }
-
-    fn fleet(&self, rooms: usize) -> Result<Fleet, Failure> {
-        Fleet::new(
-            self.gateways.iter().map(|gateway| gateway.address).collect(),
-            rooms,
-        )
-    }
-
-    fn usage(&self, fleet: &Fleet) -> Result<Usage, Failure> {
-        let mut gateways = Vec::new();
-        for gateway in &self.gateways {
-            gateways.push(cpu::cpu_time(gateway.pid())?.as_secs_f64());
-        }
-        let redis = self
-            .redis
-            .as_ref()
-            .map(|redis| cpu::cpu_time(redis.pid()))
-            .transpose()?;
-        Ok(Usage {
-            at: Instant::now(),
-            gateways,
-            redis: redis.unwrap_or_default().as_secs_f64(),
-            clients: cpu::own_time().as_secs_f64(),
-            delivered: fleet.tally().delivered.clone(),
-            acked: fleet.tally().acked,
-        })
-    }
-}
-
-struct Usage {
-    at: Instant,
-    gateways: Vec<f64>,
-    redis: f64,
-    clients: f64,
-    delivered: Vec<u64>,
-    acked: u64,
-}
-
-/// What was done and used in a measured window.
-struct Window {
-    /// Seconds by the clock.
-    wall: f64,
-    /// CPU seconds of each gateway.
-    gateways: Vec<f64>,
-    /// CPU seconds of Redis.
-    redis: f64,
-    /// CPU seconds of the clients.
-    clients: f64,
-    /// Events received from each gateway.
-    delivered: Vec<u64>,
-    /// Commands acknowledged.
-    acked: u64,
-}
-
-impl Window {
-    fn between(before: &Usage, after: &Usage) -> Self {
-        let pairs = |a: &[u64], b: &[u64]| a.iter().zip(b).map(|(a, b)| b - a).collect();
-        Self {
-            wall: (after.at - before.at).as_secs_f64(),
-            gateways: before
-                .gateways
-                .iter()
-                .zip(&after.gateways)
-                .map(|(a, b)| b - a)
-                .collect(),
-            redis: after.redis - before.redis,
-            clients: after.clients - before.clients,
-            delivered: pairs(&before.delivered, &after.delivered),
-            acked: after.acked - before.acked,
-        }
-    }
-
-    fn gateway_cpu(&self) -> f64 {
-        self.gateways.iter().sum()
-    }
-
-    fn deliveries(&self) -> u64 {
-        self.delivered.iter().sum()
-    }
-
-    fn client_share(&self) -> f64 {
-        self.clients / self.wall
-    }
-}
-
-/// Warms up, measures a window of `load`, then ends the writing and checks that nothing is missing.
-fn measure(
-    setup: &Setup,
-    name: &str,
-    cluster: &Cluster,
-    fleet: &mut Fleet,
-    load: Load,
-) -> Result<Window, Failure> {
-    fleet.settle(Duration::from_millis(100), Duration::from_secs(10))?;
-    fleet.run(load, setup.warmup)?;
-    let profile = setup
-        .profile
-        .as_ref()
-        .map(|into| Profile::start(into, name, cluster, setup.window));
-    if let Some(latency) = &mut fleet.latency {
-        latency.clear();
-    }
-    let before = cluster.usage(fleet)?;
-    fleet.run(load, setup.window)?;
-    let after = cluster.usage(fleet)?;
-    drop(profile);
-    fleet.drain()?;
-    Ok(Window::between(&before, &after))
-}
-
-/// `perf record` of the gateways for the length of a window; waits for it when dropped.
-struct Profile(Vec<Child>);
-
-impl Profile {
-    fn start(into: &std::path::Path, name: &str, cluster: &Cluster, window: Duration) -> Self {
-        let children = cluster.gateways.iter().enumerate().map(|(number, gateway)| {
-            Command::new("perf")
-                .args([
-                    "record",
-                    "-q",
-                    "-F",
-                    "1999",
-                    "-g",
-                    "-p",
-                    &gateway.pid().to_string(),
-                    "-o",
-                ])
-                .arg(into.join(format!("{name}-{number}.perf.data")))
-                .args(["--", "sleep", &window.as_secs_f64().to_string()])
-                .stdin(Stdio::null())
-                .spawn()
-        });
-        Self(children.filter_map(Result::ok).collect())
-    }
-}
-
-impl Drop for Profile {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.wait();
-        }
-    }
 }
