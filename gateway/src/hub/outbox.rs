@@ -36,10 +36,13 @@ impl From<CloseCode> for Closing {
     }
 }
 
+/// What an entry of the queue costs besides its bytes: its place, and the head of its allocation.
+const ENTRY_BYTES: usize = 64;
+
 /// See the module.
 pub struct Outbox {
     inner: Mutex<Inner>,
-    /// Bytes queued and not yet written, those in the writer's hands included.
+    /// Bytes queued and not yet written, those in the writer's hands and [`ENTRY_BYTES`] for each entry included.
     bytes: AtomicUsize,
     limit: usize,
 }
@@ -75,7 +78,8 @@ impl Outbox {
             metrics().slow_consumers.increment(1);
             inner.close(CloseCode::SlowConsumer.into());
         } else {
-            self.bytes.fetch_add(frames.len(), Ordering::Relaxed);
+            self.bytes
+                .fetch_add(frames.len() + ENTRY_BYTES, Ordering::Relaxed);
             inner.queue.push_back(frames);
         }
         inner.wake();
@@ -91,7 +95,7 @@ impl Outbox {
             metrics().dropped_frames.increment(1);
             return;
         }
-        self.bytes.fetch_add(frame.len(), Ordering::Relaxed);
+        self.bytes.fetch_add(frame.len() + ENTRY_BYTES, Ordering::Relaxed);
         inner.queue.push_back(frame);
         inner.wake();
     }
@@ -137,9 +141,10 @@ impl Outbox {
         None
     }
 
-    /// For the connection's task: `bytes` of what was taken are written.
-    pub(crate) fn written(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    /// For the connection's task: `bytes` of what was taken are written, and with them `entries` are done.
+    pub(crate) fn written(&self, bytes: usize, entries: usize) {
+        self.bytes
+            .fetch_sub(bytes + entries * ENTRY_BYTES, Ordering::Relaxed);
     }
 
     /// For the connection's task: from now on nothing is taken.
@@ -178,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_limit_closes_a_reader_that_does_not_take() {
-        let outbox = Outbox::new(10);
+        let outbox = Outbox::new(2 * ENTRY_BYTES);
         for _ in 0..2 {
             outbox.push(Bytes::from_static(b"12345678"));
         }
@@ -192,30 +197,30 @@ mod tests {
 
     #[test]
     fn what_the_writer_holds_counts_until_it_is_written() {
-        let outbox = Outbox::new(10);
+        let outbox = Outbox::new(ENTRY_BYTES);
         outbox.push(Bytes::from_static(b"12345678901"));
         assert_eq!(take(&outbox).0.len(), 1);
         outbox.push(Bytes::from_static(b"x"));
         assert_eq!(take(&outbox).1, Some(CloseCode::SlowConsumer.into()));
 
-        let outbox = Outbox::new(10);
+        let outbox = Outbox::new(ENTRY_BYTES);
         outbox.push(Bytes::from_static(b"12345678901"));
         take(&outbox);
-        outbox.written(11);
+        outbox.written(11, 1);
         outbox.push(Bytes::from_static(b"x"));
         assert_eq!(take(&outbox), (vec![Bytes::from_static(b"x")], None));
     }
 
     #[test]
     fn a_single_large_frame_is_taken() {
-        let outbox = Outbox::new(10);
+        let outbox = Outbox::new(2 * ENTRY_BYTES);
         outbox.push(Bytes::from(vec![0; 1000]));
         assert_eq!(take(&outbox).0.len(), 1);
     }
 
     #[test]
     fn ephemeral_frames_are_dropped_before_durable_ones_suffer() {
-        let outbox = Outbox::new(10);
+        let outbox = Outbox::new(2 * ENTRY_BYTES);
         outbox.push(Bytes::from_static(b"123456"));
         outbox.push_ephemeral(Bytes::from_static(b"e"));
         outbox.push(Bytes::from_static(b"d"));
@@ -230,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_wished_close_comes_after_what_is_queued() {
-        let outbox = Outbox::new(10);
+        let outbox = Outbox::new(2 * ENTRY_BYTES);
         outbox.push(Bytes::from_static(b"a"));
         outbox.close(CloseCode::Draining.into());
         outbox.close(CloseCode::NoPong.into());

@@ -261,6 +261,17 @@ impl LocalRoom {
         }
     }
 
+    /// Gives a payload to members whatever room it is of: a planted fault.
+    #[cfg(debug_assertions)]
+    pub(super) fn leak(&self, payload: &[u8]) {
+        if let Some(Payload::Durable { first, events, .. }) = payload::parse(payload) {
+            let chunk = Chunk::new(first, events.iter().copied());
+            for member in &self.inner.lock().members {
+                member.client.outbox.push(chunk.frames.clone());
+            }
+        }
+    }
+
     /// Marks the room as being compared with the store; `false` where it is already.
     pub(super) fn begin_repair(&self) -> bool {
         let mut inner = self.inner.lock();
@@ -296,6 +307,10 @@ impl LocalRoom {
             inner.epoch = epoch.into();
             inner.last = seq;
             inner.repairing = false;
+            for member in &mut inner.members {
+                // Nothing of the new past before its picture.
+                member.from = u64::MAX;
+            }
         }
     }
 }
@@ -355,3 +370,6 @@ impl Inner {
         Repair::NotNeeded
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,8 +17,8 @@ use std::{
 use mio::{Interest, Poll, Token};
 use roomgate_shared::ids::RoomId;
 
-pub use self::{conn::Template, histogram::Histogram};
 use self::conn::{Conn, Phase};
+pub use self::{conn::Template, histogram::Histogram};
 use crate::failure::Failure;
 
 /// How many connections are between connecting and joined at one time. Small enough for any listener's backlog.

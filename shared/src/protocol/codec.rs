@@ -24,7 +24,7 @@ const KEEP_SCRATCH_BYTES: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// Not JSON, or a number that fits neither 64 bits nor a double, or an unpaired surrogate.
-    #[error("the frame is not valid JSON")]
+    #[error("the frame is not valid JSON, or has an integer beyond 64 bits")]
     NotJson,
     /// Nested deeper than [`MAX_DEPTH`].
     #[error("the frame is nested deeper than 32 levels")]
@@ -167,10 +167,14 @@ impl Decoder {
         let mut tape = self.tape.take().unwrap_or_else(|| Tape(Vec::new())).reset();
         match simd_json::fill_tape(frame, &mut self.buffers, &mut tape) {
             Ok(()) => read_frame(Json::root(&tape.0), &mut each),
-            Err(error) => each(Err(match error.error() {
-                simd_json::ErrorType::DepthLimitExceeded => Malformed::TooDeep,
-                _ => Malformed::NotJson,
-            })),
+            Err(error) => {
+                let too_deep = matches!(error.error(), simd_json::ErrorType::DepthLimitExceeded);
+                each(Err(if too_deep {
+                    Malformed::TooDeep
+                } else {
+                    Malformed::NotJson
+                }));
+            }
         }
         if size > KEEP_SCRATCH_BYTES {
             *self = Self::default();

@@ -55,7 +55,7 @@ impl Serialize for JsonText {
     }
 }
 
-/// Appends `text` as a JSON string, quotes included.
+/// Appends `text` as a JSON string, quotes included, in the shortest form: what `JSON.stringify` and serde_json write.
 pub fn push_str(out: &mut String, text: &str) {
     out.push('"');
     let mut rest = text;
@@ -68,6 +68,8 @@ pub fn push_str(out: &mut String, text: &str) {
             b'\n' => out.push_str("\\n"),
             b'\r' => out.push_str("\\r"),
             b'\t' => out.push_str("\\t"),
+            0x08 => out.push_str("\\b"),
+            0x0c => out.push_str("\\f"),
             control => {
                 let _ = write!(out, "\\u{control:04x}");
             }
@@ -99,6 +101,7 @@ mod tests {
         #[test]
         fn a_quoted_string_reads_back(text in ".*") {
             let json = quoted(&text);
+            prop_assert_eq!(&json, &serde_json::to_string(&text).unwrap());
             prop_assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
         }
 

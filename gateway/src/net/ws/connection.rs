@@ -122,7 +122,13 @@ impl<H: Handler> Connection<H> {
                     return Poll::Ready(());
                 }
             }
-            if self.phase == Phase::Open && !self.handler.client().may_read() {
+            let may_read = match self.phase {
+                Phase::Open => self.handler.client().may_read(),
+                // A peer that takes nothing is not read either: it could send for as long as the deadline allows.
+                Phase::Closing { .. } => self.out.is_empty(),
+                Phase::Lingering => true,
+            };
+            if !may_read {
                 return Poll::Pending;
             }
             if ready!(self.poll_read(cx)).is_err() {
@@ -237,16 +243,18 @@ impl<H: Handler> Connection<H> {
         Ok(())
     }
 
-    fn advance(&mut self, mut written: usize) {
-        self.handler.client().outbox.written(written);
+    fn advance(&mut self, written: usize) {
+        let (mut rest, mut done) = (written, 0);
         while let Some(front) = self.out.front_mut() {
-            if written < front.len() {
-                front.advance(written);
-                return;
+            if rest < front.len() {
+                front.advance(rest);
+                break;
             }
-            written -= front.len();
+            rest -= front.len();
             self.out.pop_front();
+            done += 1;
         }
+        self.handler.client().outbox.written(written, done);
     }
 
     fn begin_linger(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -264,6 +272,10 @@ impl<H: Handler> Connection<H> {
         let now = Instant::now();
         match self.phase {
             Phase::Open => {
+                if !self.handler.client().may_read() {
+                    // What it has said since is not read yet.
+                    self.heard = now;
+                }
                 let due = self.heard + self.timing.heartbeat;
                 if now < due {
                     self.alarm = Some(due);

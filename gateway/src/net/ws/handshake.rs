@@ -65,6 +65,12 @@ pub fn check<B>(request: &mut Request<B>, origins: &[String]) -> Result<Handshak
         ));
     }
     let headers = request.headers();
+    if !headers.contains_key(HOST) {
+        return Err(Rejected::new(
+            StatusCode::BAD_REQUEST,
+            "the Host header is missing",
+        ));
+    }
     if headers.get(SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes) != Some(b"13") {
         return Err(Rejected::new(
             StatusCode::UPGRADE_REQUIRED,

@@ -72,10 +72,12 @@ impl Parser {
             let mut partial = std::mem::take(&mut self.partial);
             partial.extend_from_slice(bytes);
             let used = self.frames(&mut partial, max, &mut each)?;
-            if used < partial.len() {
-                partial.drain(..used);
-                self.partial = partial;
-            }
+            // A large frame's space is not kept for the little that follows it.
+            self.partial = if used == 0 {
+                partial
+            } else {
+                partial[used..].to_vec()
+            };
         }
         Ok(())
     }
@@ -207,7 +209,9 @@ fn close_code(payload: &[u8]) -> Result<u16, CloseCode> {
         [_] => Err(CloseCode::Protocol),
         [high, low, reason @ ..] => {
             let code = u16::from_be_bytes([*high, *low]);
-            if !WsCloseCode::from(code).is_allowed() {
+            // Registered with IANA after RFC 6455; fastwebsockets does not know it.
+            const BAD_GATEWAY: u16 = 1014;
+            if !WsCloseCode::from(code).is_allowed() && code != BAD_GATEWAY {
                 return Err(CloseCode::Protocol);
             }
             std::str::from_utf8(reason).map_err(|_| CloseCode::BadUtf8)?;

@@ -1,0 +1,243 @@
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use roomgate_shared::ids::UserId;
+
+use super::*;
+
+const EPOCH: &str = "e1";
+
+fn client(number: u64) -> Arc<Client> {
+    let user = UserId::new(format!("u{number}")).unwrap();
+    Arc::new(Client::new(
+        ConnectionId::new(7, number),
+        user,
+        "n".into(),
+        usize::MAX / 4,
+    ))
+}
+
+fn room() -> LocalRoom {
+    LocalRoom::new(RoomId::new("r").unwrap())
+}
+
+fn payload(epoch: &str, seqs: std::ops::RangeInclusive<u64>) -> Bytes {
+    let events: Vec<String> = seqs.clone().map(|seq| seq.to_string()).collect();
+    payload::durable(epoch, *seqs.start(), events.iter().map(String::as_bytes))
+}
+
+fn texts(seqs: std::ops::RangeInclusive<u64>) -> Vec<Bytes> {
+    seqs.map(|seq| Bytes::from(seq.to_string())).collect()
+}
+
+/// What a client has been given, frame by frame.
+fn given(client: &Client) -> Vec<String> {
+    let mut pieces = VecDeque::new();
+    client.outbox.take(&mut pieces, None);
+    let mut frames = Vec::new();
+    for piece in pieces {
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            let len = frame_len(rest);
+            frames.push(String::from_utf8(rest[2..len].to_vec()).unwrap());
+            rest = &rest[len..];
+        }
+    }
+    frames
+}
+
+fn numbers(seqs: std::ops::RangeInclusive<u64>) -> Vec<String> {
+    seqs.map(|seq| seq.to_string()).collect()
+}
+
+fn enter(room: &LocalRoom, client: &Arc<Client>, seq: u64) -> Repair {
+    room.enter(client.clone(), EPOCH, seq, Bytes::new(), &[])
+}
+
+#[test]
+fn a_member_gets_each_event_once_in_order() {
+    let (room, a) = (room(), client(1));
+    enter(&room, &a, 3);
+    for seqs in [2..=3, 4..=5, 4..=5, 5..=7, 8..=8] {
+        assert_eq!(room.deliver(&payload(EPOCH, seqs)), Repair::NotNeeded);
+    }
+    assert_eq!(given(&a), numbers(4..=8));
+}
+
+#[test]
+fn what_arrives_while_the_picture_is_made_follows_the_answer() {
+    let (room, a, b) = (room(), client(1), client(2));
+    enter(&room, &a, 0);
+    room.hold();
+    room.deliver(&payload(EPOCH, 1..=2));
+    room.deliver(&payload(EPOCH, 3..=4));
+    let answer = text_frames([b"ack".as_slice()].into_iter());
+    room.enter(b.clone(), EPOCH, 3, answer, &[]);
+    assert_eq!(room.release(), Repair::NotNeeded);
+    room.deliver(&payload(EPOCH, 5..=5));
+    assert_eq!(given(&b), ["ack", "4", "5"]);
+    assert_eq!(given(&a), numbers(1..=5));
+}
+
+#[test]
+fn a_picture_ahead_of_the_channel_is_not_followed_by_what_it_holds() {
+    let (room, a, b) = (room(), client(1), client(2));
+    enter(&room, &a, 0);
+    room.hold();
+    enter(&room, &b, 3);
+    room.release();
+    room.deliver(&payload(EPOCH, 1..=2));
+    room.deliver(&payload(EPOCH, 3..=4));
+    assert_eq!(given(&b), ["4"]);
+    assert_eq!(given(&a), numbers(1..=4));
+}
+
+#[test]
+fn the_first_member_gets_what_was_held() {
+    let (room, a) = (room(), client(1));
+    room.hold();
+    room.deliver(&payload(EPOCH, 5..=6));
+    enter(&room, &a, 5);
+    assert_eq!(room.release(), Repair::NotNeeded);
+    assert_eq!(given(&a), ["6"]);
+}
+
+#[test]
+fn resumed_events_come_between_the_answer_and_live_ones() {
+    let (room, a) = (room(), client(1));
+    room.hold();
+    room.deliver(&payload(EPOCH, 8..=9));
+    room.enter(
+        a.clone(),
+        EPOCH,
+        8,
+        text_frames([b"ack".as_slice()].into_iter()),
+        &texts(6..=8),
+    );
+    room.release();
+    assert_eq!(given(&a), ["ack", "6", "7", "8", "9"]);
+}
+
+#[test]
+fn a_hole_stops_the_flow_until_it_is_filled() {
+    let (room, a) = (room(), client(1));
+    enter(&room, &a, 0);
+    room.deliver(&payload(EPOCH, 1..=1));
+    assert_eq!(room.deliver(&payload(EPOCH, 3..=3)), Repair::Needed);
+    assert!(room.begin_repair() && !room.begin_repair());
+    room.deliver(&payload(EPOCH, 4..=4));
+    assert_eq!(given(&a), ["1"]);
+    let since = room.since().unwrap();
+    assert_eq!(since.seq, 1);
+    assert_eq!(room.repair(&since, &texts(2..=3)), Repair::NotNeeded);
+    room.deliver(&payload(EPOCH, 5..=5));
+    assert_eq!(given(&a), numbers(2..=5));
+}
+
+#[test]
+fn a_repair_that_brings_too_little_is_asked_for_again() {
+    let (room, a) = (room(), client(1));
+    enter(&room, &a, 0);
+    room.deliver(&payload(EPOCH, 4..=4));
+    room.begin_repair();
+    let since = room.since().unwrap();
+    assert_eq!(room.repair(&since, &texts(1..=2)), Repair::Needed);
+    room.begin_repair();
+    let since = room.since().unwrap();
+    assert_eq!(room.repair(&since, &texts(3..=3)), Repair::NotNeeded);
+    assert_eq!(given(&a), numbers(1..=4));
+}
+
+#[test]
+fn another_epoch_is_never_mixed_in() {
+    let (room, a, b) = (room(), client(1), client(2));
+    enter(&room, &a, 5);
+    assert_eq!(room.deliver(&payload("e2", 6..=6)), Repair::Needed);
+    assert_eq!(room.enter(b.clone(), "e2", 6, Bytes::new(), &[]), Repair::Needed);
+    assert_eq!(given(&a), Vec::<String>::new());
+    room.begin_repair();
+    room.hold();
+    room.restart("e2", 7);
+    room.deliver(&payload("e2", 8..=8));
+    for member in [&a, &b] {
+        room.enter(
+            member.clone(),
+            "e2",
+            7,
+            text_frames([b"resync".as_slice()].into_iter()),
+            &[],
+        );
+    }
+    assert_eq!(room.release(), Repair::NotNeeded);
+    assert_eq!(given(&a), ["resync", "8"]);
+    assert_eq!(given(&b), ["resync", "8"]);
+}
+
+#[test]
+fn nothing_follows_a_leave() {
+    let (room, a) = (room(), client(1));
+    enter(&room, &a, 0);
+    assert!(room.leave(a.id) && !room.leave(a.id));
+    room.deliver(&payload(EPOCH, 1..=1));
+    room.deliver(&payload::signal("x", [], "s"));
+    assert_eq!(given(&a), Vec::<String>::new());
+}
+
+#[test]
+fn a_signal_goes_to_whom_it_names_and_never_to_its_sender() {
+    let (room, a, b, c) = (room(), client(1), client(2), client(3));
+    for member in [&a, &b, &c] {
+        enter(&room, member, 0);
+    }
+    room.deliver(&payload::signal("u1", [], "all"));
+    room.deliver(&payload::signal("u1", ["u1", "u3"], "some"));
+    assert_eq!(
+        (given(&a), given(&b), given(&c)),
+        (vec![], vec!["all".into()], vec!["all".into(), "some".into()])
+    );
+}
+
+proptest! {
+    /// Whatever is cut, doubled, lost or repaired on the way: each member has every event from its picture on, once.
+    #[test]
+    fn members_have_every_event_once(
+        steps in prop::collection::vec((1u64..4, 0u8..6, 0u64..3), 1..40),
+    ) {
+        let room = room();
+        let mut members = vec![(client(0), 0)];
+        enter(&room, &members[0].0, 0);
+        let mut head = 0;
+        for (index, (count, fate, lag)) in steps.into_iter().enumerate() {
+            let seqs = head + 1..=head + count;
+            head += count;
+            let repair = match fate {
+                0 => Repair::NotNeeded, // lost
+                1 => {
+                    room.deliver(&payload(EPOCH, seqs.clone()));
+                    room.deliver(&payload(EPOCH, seqs))
+                }
+                2 => {
+                    // A join whose picture is `lag` behind or at the head when its answer comes.
+                    let joiner = client(index as u64 + 1);
+                    room.hold();
+                    let picture = head - count + lag.min(count);
+                    let repair = room.deliver(&payload(EPOCH, seqs));
+                    enter(&room, &joiner, picture);
+                    members.push((joiner, picture));
+                    if room.release() == Repair::Needed { Repair::Needed } else { repair }
+                }
+                _ => room.deliver(&payload(EPOCH, seqs)),
+            };
+            if repair == Repair::Needed && room.begin_repair() && fate != 5 {
+                let since = room.since().unwrap();
+                prop_assert_eq!(room.repair(&since, &texts(since.seq + 1..=head)), Repair::NotNeeded);
+            }
+        }
+        room.begin_repair();
+        let since = room.since().unwrap();
+        room.repair(&since, &texts(since.seq + 1..=head));
+        for (member, picture) in members {
+            prop_assert_eq!(given(&member), numbers(picture + 1..=head));
+        }
+    }
+}
