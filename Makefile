@@ -12,6 +12,7 @@ CARGO ?= cargo
 LOCKED := $(if $(CI),--locked)
 
 BROWSER := gateway/tests/browser
+BENCH_ARGS ?=
 GOOSE_ARGS ?=
 K6_ARGS ?=
 K6_SCRIPTS ?= $(wildcard loadtest/k6/*.js)
@@ -61,13 +62,14 @@ docs: ## write docs/CONFIG.md and .env.example from the settings
 	$(CARGO) run -q -p roomgate -- --write-docs
 
 .PHONY: bench
-bench: ## run the benchmarks
-	$(CARGO) bench --workspace
+bench: release ## run the benchmarks and write loadtest/RESULTS.md (BENCH_ARGS)
+	$(CARGO) build --release -p roomgate-loadtest $(LOCKED)
+	target/release/roomgate-loadtest bench $(BENCH_ARGS)
 
 .PHONY: goose
 goose: release ## attack two gateways with goose (GOOSE_ARGS)
 	$(CARGO) build --release -p roomgate-loadtest $(LOCKED)
-	scripts/two-gateways.sh -- target/release/roomgate-loadtest $(GOOSE_ARGS)
+	scripts/two-gateways.sh -- target/release/roomgate-loadtest attack $(GOOSE_ARGS)
 
 .PHONY: k6
 k6: release ## run loadtest/k6/*.js against two gateways (K6_SCRIPTS, K6_ARGS)

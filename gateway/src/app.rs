@@ -211,7 +211,10 @@ async fn upkeep(health: Arc<Health>, rooms: Arc<Rooms>) {
     loop {
         tokio::select! {
             _ = turn.tick() => health.upkeep(),
-            _ = checks.tick() => rooms.check_heads(),
+            _ = checks.tick() => {
+                let rooms = rooms.clone();
+                tokio::spawn(async move { rooms.check_heads().await });
+            }
         }
     }
 }

@@ -132,6 +132,25 @@ impl LocalRoom {
         })
     }
 
+    /// Whether a connection is in the room.
+    pub fn has(&self, connection: ConnectionId) -> bool {
+        self.inner
+            .lock()
+            .members
+            .iter()
+            .any(|member| member.client.id == connection)
+    }
+
+    /// `seq` of the last event that a connection in the room has been given.
+    pub fn position(&self, connection: ConnectionId) -> Option<u64> {
+        let inner = self.inner.lock();
+        let member = inner
+            .members
+            .iter()
+            .find(|member| member.client.id == connection)?;
+        Some(member.from.max(inner.last))
+    }
+
     /// All members here.
     pub fn members(&self) -> Vec<Arc<Client>> {
         self.inner
@@ -273,7 +292,7 @@ impl LocalRoom {
     }
 
     /// Marks the room as being compared with the store; `false` where it is already.
-    pub(super) fn begin_repair(&self) -> bool {
+    pub fn begin_repair(&self) -> bool {
         let mut inner = self.inner.lock();
         !std::mem::replace(&mut inner.repairing, true)
     }

@@ -14,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -84,6 +85,8 @@ pub enum Origin {
         id: Option<CommandId>,
         /// The command's type.
         kind: CommandType,
+        /// A join of a room that the connection is in, without `since`: set by the queue.
+        again: bool,
         /// When the command was read.
         received: Instant,
         /// What it takes of the connection's allowance ([`Client::begin`]) until it is answered.
@@ -176,15 +179,24 @@ impl Rooms {
             return false;
         }
         shard.remove(room);
+        if queue.is_subscribed() {
+            // Within the lock, so that it comes before the subscription of whoever opens the room next.
+            self.store.unsubscribe(room);
+        }
         self.hub.close(room);
         true
     }
 
-    /// Compares every open room with the store: what a lost payload would leave behind is found, and the life of rooms
-    /// with members is renewed. Called from time to time.
-    pub fn check_heads(&self) {
-        for room in self.hub.rooms() {
-            self.hub.request_repair(&room);
+    /// Compares every open room with the store, some at a time: what a lost payload would leave behind at the end of a
+    /// room's events is found, and the life of rooms with members is renewed. Called from time to time.
+    pub async fn check_heads(self: &Arc<Self>) {
+        const AT_ONCE: usize = 64;
+        const PAUSE: Duration = Duration::from_millis(20);
+        for rooms in self.hub.rooms().chunks(AT_ONCE) {
+            for local in rooms {
+                repair::ask(self, local);
+            }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use roomgate_shared::{
-    ids::CommandId,
+    ids::{CommandId, RoomId},
     protocol::{CloseCode, CommandType, ErrorCode, event},
 };
 use tokio::time::Instant;
@@ -31,9 +31,8 @@ use crate::{
 /// Most operations in one call of the store: a call blocks Redis for its length, some 3 µs an operation.
 const MAX_BATCH_OPS: usize = 256;
 
-/// First pause before what must reach the store is tried again; it doubles up to [`MAX_RETRY_PAUSE`].
-const RETRY_PAUSE: Duration = Duration::from_millis(250);
-const MAX_RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// Pause before what must reach the store is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct RoomQueue {
@@ -70,6 +69,11 @@ impl RoomQueue {
         !std::mem::replace(&mut state.running, true)
     }
 
+    /// Whether the store's channel of this room is open.
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.subscribed.load(Ordering::Relaxed)
+    }
+
     /// Ends the task's claim on the queue, unless there is work.
     pub(super) fn rest(&self) -> bool {
         let mut state = self.state.lock();
@@ -88,7 +92,7 @@ impl RoomQueue {
         let (mut ops, mut origins) = (Vec::new(), Vec::new());
         let mut moving = Vec::new();
         while ops.len() < MAX_BATCH_OPS {
-            let Some(work) = state.works.pop_front() else {
+            let Some(mut work) = state.works.pop_front() else {
                 break;
             };
             let client = match &work.origin {
@@ -116,6 +120,22 @@ impl RoomQueue {
                 );
                 continue;
             }
+            match &mut work.origin {
+                // It has left meanwhile.
+                Origin::Resync(client) if !self.local.has(client.id) => continue,
+                Origin::Command {
+                    membership, again, ..
+                } if membership.is_joined() => {
+                    if let Op::Join(join) = &mut work.op
+                        && join.since.is_none()
+                    {
+                        // It has what this node has, and nothing to be told but so.
+                        join.since = self.local.since();
+                        *again = true;
+                    }
+                }
+                Origin::Command { .. } | Origin::Gone { .. } | Origin::Resync(_) | Origin::Repair(_) => {}
+            }
             ops.push(work.op);
             origins.push(work.origin);
         }
@@ -130,6 +150,7 @@ impl RoomQueue {
             kind,
             received,
             weight,
+            ..
         } = origin
         {
             if kind == CommandType::Join {
@@ -144,41 +165,41 @@ impl RoomQueue {
 /// Works a queue off. Started by whoever [`RoomQueue::push`] says.
 pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
     let local = queue.local.clone();
-    let mut pause = RETRY_PAUSE;
     loop {
         let (ops, origins) = queue.batch();
         if ops.is_empty() {
-            if local.is_empty() {
-                if rooms.retire(&queue) {
-                    if queue.subscribed.load(Ordering::Relaxed) {
-                        rooms.store.unsubscribe(local.id());
-                    }
-                    return;
-                }
-            } else if queue.rest() {
+            if if local.is_empty() {
+                rooms.retire(&queue)
+            } else {
+                queue.rest()
+            } {
                 return;
             }
             continue;
         }
-        match commit(&rooms, &queue, ops.clone()).await {
-            Ok(replies) => {
-                pause = RETRY_PAUSE;
-                complete(&rooms, &queue, origins, replies);
-            }
+        let repair = match commit(&rooms, &queue, ops.clone()).await {
+            Ok(replies) => complete(&rooms, &queue, origins, replies),
             Err(error) => {
                 metrics().store_errors.increment(1);
                 tracing::warn!(room = %local.id(), operations = ops.len(), %error, "a batch failed");
                 let again = fail(&queue, ops, origins, &error);
                 if !again.is_empty() {
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(MAX_RETRY_PAUSE);
-                    let mut state = queue.state.lock();
-                    for work in again.into_iter().rev() {
-                        state.works.push_front(work);
-                    }
+                    tokio::spawn(submit_later(rooms.clone(), local.id().clone(), again));
                 }
+                Repair::NotNeeded
             }
+        };
+        if local.release() == Repair::Needed || repair == Repair::Needed {
+            rooms.hub.request_repair(&local);
         }
+    }
+}
+
+/// Queues works again after a pause. Commands that come meanwhile do not wait for them.
+async fn submit_later(rooms: Arc<Rooms>, room: RoomId, works: Vec<Work>) {
+    tokio::time::sleep(RETRY_PAUSE).await;
+    for work in works {
+        rooms.submit(&room, work);
     }
 }
 
@@ -186,7 +207,7 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
 async fn commit(rooms: &Rooms, queue: &RoomQueue, ops: Vec<Op>) -> Result<Vec<Reply>, StoreError> {
     let local = &queue.local;
     if ops.iter().any(|op| matches!(op, Op::Join(_))) {
-        if !queue.subscribed.load(Ordering::Relaxed) {
+        if !queue.is_subscribed() {
             rooms.store.subscribe(local.id()).await?;
             queue.subscribed.store(true, Ordering::Relaxed);
         }
@@ -211,16 +232,35 @@ fn fail(queue: &RoomQueue, ops: Vec<Op>, origins: Vec<Origin>, error: &StoreErro
     let mut again = Vec::new();
     for (op, origin) in ops.into_iter().zip(origins) {
         match origin {
-            Origin::Command { .. } => queue.refuse(origin, error.refusal()),
+            Origin::Command {
+                ref client,
+                ref membership,
+                kind,
+                ..
+            } => {
+                if kind == CommandType::Join && error.may_have_happened() && !membership.is_joined() {
+                    // The store may count a member that was told it did not get in.
+                    let (client, membership) = (client.clone(), membership.clone());
+                    let op = Op::Part {
+                        user: client.user.clone(),
+                        connection: client.id,
+                        leaving: true,
+                    };
+                    again.push(Work {
+                        op,
+                        origin: Origin::Gone { client, membership },
+                    });
+                }
+                queue.refuse(origin, error.refusal());
+            }
             Origin::Gone { .. } | Origin::Resync(_) | Origin::Repair(_) => again.push(Work { op, origin }),
         }
     }
-    queue.local.release();
     again
 }
 
 /// Carries out what the store has decided, in the order of the batch.
-fn complete(rooms: &Arc<Rooms>, queue: &RoomQueue, origins: Vec<Origin>, replies: Vec<Reply>) {
+fn complete(rooms: &Arc<Rooms>, queue: &RoomQueue, origins: Vec<Origin>, replies: Vec<Reply>) -> Repair {
     let local = &queue.local;
     let mut repair = Repair::NotNeeded;
     let mut restarted = false;
@@ -231,6 +271,7 @@ fn complete(rooms: &Arc<Rooms>, queue: &RoomQueue, origins: Vec<Origin>, replies
                 membership,
                 id,
                 kind,
+                again,
                 received,
                 weight,
             } => {
@@ -295,9 +336,7 @@ fn complete(rooms: &Arc<Rooms>, queue: &RoomQueue, origins: Vec<Origin>, replies
             }
         }
     }
-    if local.release() == Repair::Needed || repair == Repair::Needed {
-        rooms.hub.request_repair(local);
-    }
+    repair
 }
 
 fn command_done(
@@ -335,6 +374,20 @@ fn command_done(
             Repair::NotNeeded
         }
     }
+}
+
+/// The answer to a join of a room that the connection is in: where it stands, and nothing missed.
+fn still_in(local: &LocalRoom, client: &Client, id: &CommandId, joined: &Joined) -> String {
+    let seq = local.position(client.id).unwrap_or(joined.seq);
+    let you = joined
+        .data
+        .find(r#","you":"#)
+        .map_or("}", |at| &joined.data[at..]);
+    let data = format!(
+        r#"{{"epoch":"{}","seq":{seq},"recovered":true,"missed":0{you}"#,
+        joined.epoch
+    );
+    event::ack_text(id, Some(local.id()), &data)
 }
 
 fn answer_error(client: &Client, id: Option<&CommandId>, local: &LocalRoom, refusal: &Refusal) {

@@ -3,10 +3,7 @@
 
 use std::sync::Arc;
 
-use roomgate_shared::{
-    ids::ConnectionId,
-    protocol::{ErrorCode, command::Since},
-};
+use roomgate_shared::protocol::{DEFAULT_PAGE, ErrorCode, command::Since};
 use tokio::sync::mpsc;
 
 use super::{Origin, Rooms, Work};
@@ -19,18 +16,24 @@ use crate::{
 /// Carries out the hub's requests, as works of the rooms they concern.
 pub(super) async fn run(rooms: Arc<Rooms>, mut requests: mpsc::UnboundedReceiver<Arc<LocalRoom>>) {
     while let Some(local) = requests.recv().await {
-        match local.since() {
-            Some(since) if !local.is_empty() => {
-                let work = Work {
-                    op: Op::Tail { since: since.clone() },
-                    origin: Origin::Repair(since),
-                };
-                rooms.submit_if_open(local.id(), work);
-            }
+        if !ask(&rooms, &local) {
             // Nobody is in: whoever comes gets a picture.
-            Some(_) | None => local.abandon_repair(),
+            local.abandon_repair();
         }
     }
+}
+
+/// Asks the store for what follows the members' last event; `false` where there is no member.
+pub(super) fn ask(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>) -> bool {
+    let Some(since) = local.since().filter(|_| !local.is_empty()) else {
+        return false;
+    };
+    let work = Work {
+        op: Op::Tail { since: since.clone() },
+        origin: Origin::Repair(since),
+    };
+    rooms.submit_if_open(local.id(), work);
+    true
 }
 
 /// Gives the members what the store has after `since`, or starts over with a picture each.
@@ -55,13 +58,15 @@ pub(super) fn complete(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, since: &Since
     }
 }
 
-/// Has every member here joined anew. The room stays in repair until the first of them has its picture.
+/// Has every member here joined anew. Until the first of them has its picture, the room is in repair.
 fn resync(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, why: &'static str) -> Repair {
+    local.begin_repair();
     let members = local.members();
     tracing::warn!(room = %local.id(), members = members.len(), why, "members of the room are resynchronised");
-    let mut seen: Option<ConnectionId> = None;
+    if members.is_empty() {
+        local.abandon_repair();
+    }
     for client in members {
-        seen = Some(client.id);
         let join = Join {
             user: client.user.clone(),
             name: client.name.to_string(),
@@ -69,7 +74,7 @@ fn resync(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, why: &'static str) -> Repa
             node: rooms.node.clone(),
             presence: Vec::new(),
             since: None,
-            messages: roomgate_shared::protocol::DEFAULT_PAGE,
+            messages: DEFAULT_PAGE,
             create: true,
         };
         rooms.submit_if_open(
@@ -79,9 +84,6 @@ fn resync(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, why: &'static str) -> Repa
                 origin: Origin::Resync(client),
             },
         );
-    }
-    if seen.is_none() {
-        local.abandon_repair();
     }
     Repair::NotNeeded
 }

@@ -240,6 +240,7 @@ impl Session {
             membership,
             id,
             kind,
+            again: false,
             received,
             weight,
         };

@@ -17,7 +17,8 @@
 //!   whoever listens asks for the tail ([`Op::Tail`]).
 //! - **Pictures.** All [`Op::Join`] of a batch see the room as it is at the end of the batch, and say so by their `seq`.
 //! - **Life.** A room is made by a join (`create`), and every key of it lives for `active_ttl` from its last change, but
-//!   never shorter than the retention of the messages it holds.
+//!   never shorter than the retention of the messages it holds. An [`Op::Tail`] counts as a change here: nodes with
+//!   members ask for it from time to time.
 
 pub mod memory;
 pub mod payload;
@@ -248,6 +249,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the batch may have been applied all the same.
+    pub fn may_have_happened(&self) -> bool {
+        match self {
+            StoreError::Timeout(_) | StoreError::Internal(_) => true,
+            StoreError::Unavailable(_) | StoreError::Damaged(_) => false,
+        }
+    }
+
     /// What the clients whose commands were in the batch are told.
     pub fn refusal(&self) -> Refusal {
         match self {

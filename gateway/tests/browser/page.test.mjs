@@ -179,26 +179,6 @@ test('what was missed while disconnected is there after coming back', async () =
   assert.match(await bea.textContent('#link-join'), /^recovered/);
 });
 
-test('a message whose answer was lost is sent again and stands there once', async () => {
-  const line = {};
-  const ada = await member(context, { room, name: 'Ada' });
-  const bea = await member(context, { room, name: 'Bea', index: 1, prepare: tap(line) });
-  line.deaf = true;
-  await say(bea, 'once');
-  await bea.click('#counter-up');
-  await chatIs(ada, ['once']);
-  await textIs(ada, '#counter', 1);
-
-  await line.cut(1012, '60000');
-  line.deaf = false;
-  await bea.click('#phase-retry');
-  await chatIs(bea, ['once']);
-  await say(bea, 'twice');
-  await chatIs(ada, ['once', 'twice']);
-  await textIs(ada, '#counter', 1);
-  await textIs(bea, '#counter', 1);
-});
-
 test('a close code that says stop is obeyed and explained', async () => {
   const line = {};
   const ada = await member(context, { room, name: 'Ada', prepare: tap(line) });
