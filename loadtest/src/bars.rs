@@ -89,9 +89,9 @@ pub const COMMANDS: Bar = Bar::at_least(60_000.0).beside(79_600.0);
 /// The same, per CPU second of gateway and Redis together.
 pub const COMMANDS_WITH_REDIS: Bar = Bar::at_least(35_000.0).beside(45_700.0);
 /// Memory of an idle connection in a room of 10, bytes.
-pub const CONNECTION_BYTES: Bar = Bar::at_most(2_048.0);
+pub const CONNECTION_BYTES: Bar = Bar::at_most(2_048.0).beside(900.0);
 /// 10,000 connections opened and joined, seconds.
-pub const OPEN_10_000: Bar = Bar::at_most(1.0);
+pub const OPEN_10_000: Bar = Bar::at_most(1.0).beside(0.4);
 /// 19,000 idle connections with heartbeats, % of a core.
 pub const IDLE_CORE_PERCENT: Bar = Bar::at_most(3.0);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Cluster, Family, Figure, Outcome, Scenario, Setup, StoreKind, fanout::OPEN_LIMIT};
 use crate::{
     bars,
-    client::{Load, Member},
+    client::{Fleet, Load, Member},
     cpu,
     failure::Failure,
     process::{pause, raise_descriptor_limit},
@@ -19,17 +19,23 @@ const SPARE_DESCRIPTORS: u64 = 200;
 const FIRST: (usize, usize) = (10, 19);
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    vec![Scenario::new(Family::Connections, "connections-redis", run)]
+    [StoreKind::Redis, StoreKind::Memory]
+        .into_iter()
+        .map(|store| {
+            let name = format!("connections-{}", store.as_str());
+            Scenario::new(Family::Connections, name, move |setup| run(setup, store))
+        })
+        .collect()
 }
 
-fn run(setup: &Setup) -> Result<Outcome, Failure> {
+fn run(setup: &Setup, store: StoreKind) -> Result<Outcome, Failure> {
     let limit =
         usize::try_from(raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS)).unwrap_or(usize::MAX);
     let total = setup.connections.min(limit) / ROOM_OF * ROOM_OF;
     let first = total * FIRST.0 / FIRST.1 / ROOM_OF * ROOM_OF;
     let exact = !setup.quick && total == 19_000;
 
-    let cluster = Cluster::with_heartbeat(setup, StoreKind::Redis, 1, HEARTBEAT_MS)?;
+    let cluster = Cluster::with_heartbeat(setup, store, 1, HEARTBEAT_MS)?;
     let gateway = cluster.gateways[0].pid();
     let mut fleet = cluster.fleet(total / ROOM_OF)?;
     let members = |from: usize, to: usize| {
@@ -45,13 +51,13 @@ fn run(setup: &Setup) -> Result<Outcome, Failure> {
     fleet.settle(Duration::from_millis(500), Duration::from_secs(10))?;
     let memory_all = cpu::resident_bytes(gateway)?;
 
-    let before = cluster.usage(&fleet)?;
-    fleet.run(Load::Idle, setup.idle)?;
-    let after = cluster.usage(&fleet)?;
+    // The bare server has no heartbeats.
+    let idle = if setup.is_bare() {
+        None
+    } else {
+        Some(idle(setup, &cluster, &mut fleet, total)?)
+    };
     fleet.drain()?;
-    let wall = (after.at - before.at).as_secs_f64();
-    let idle_cpu = after.gateways[0] - before.gateways[0];
-    let pings = fleet.tally().pings;
 
     let mut outcome = Outcome {
         problems: fleet.problems(),
@@ -62,11 +68,6 @@ fn run(setup: &Setup) -> Result<Outcome, Failure> {
             .problems
             .push(format!("{} of {total} connections held", fleet.joined()));
     }
-    if wall > 2e-3 * HEARTBEAT_MS as f64 && pings < total as u64 {
-        outcome
-            .problems
-            .push(format!("{pings} pings for {total} connections in {wall:.0} s"));
-    }
     if total < setup.connections {
         outcome.notes.push(format!(
             "a process may have too few descriptors here: {total} connections instead of {}",
@@ -74,39 +75,57 @@ fn run(setup: &Setup) -> Result<Outcome, Failure> {
         ));
     }
     let bar = |bar| exact.then_some(bar);
+    let of = store.as_str();
+    let mut add = |label, unit, value, bar| outcome.figures.push(Figure::plain(label, unit, value, bar));
+    let opened = opened.as_secs_f64();
+    add(
+        format!("{first} connections opened and joined, {of}"),
+        "s",
+        opened,
+        bar(bars::OPEN_10_000),
+    );
+    add(
+        format!("— gateway's CPU for {first}, {of}"),
+        "s",
+        opening_cpu,
+        None,
+    );
     let slope = (memory_all as f64 - memory_first as f64) / (total - first) as f64;
-    outcome.figures = vec![
-        Figure::plain(
-            format!("{first} connections opened and joined"),
-            "s",
-            opened.as_secs_f64(),
-            bar(bars::OPEN_10_000),
-        ),
-        Figure::plain(format!("— gateway's CPU for {first}"), "s", opening_cpu, None),
-        Figure::plain(
-            format!("memory of a connection: slope from {first} to {total}"),
-            "bytes",
-            slope,
-            bar(bars::CONNECTION_BYTES),
-        ),
-        Figure::plain(
-            format!("resident memory with {total}"),
-            "MiB",
-            memory_all as f64 / 1_048_576.0,
-            None,
-        ),
-        Figure::plain(
-            format!(
-                "{total} idle for {:.0} s, heartbeats every 25 s",
-                setup.idle.as_secs_f64()
-            ),
-            "% of a core",
-            100.0 * idle_cpu / wall,
-            bar(bars::IDLE_CORE_PERCENT),
-        ),
-    ];
+    let label = format!("memory of a connection: slope from {first} to {total}, {of}");
+    add(
+        label,
+        "bytes",
+        slope,
+        bar(bars::CONNECTION_BYTES).filter(|_| store == StoreKind::Redis),
+    );
+    add(
+        format!("resident memory with {total}, {of}"),
+        "MiB",
+        memory_all as f64 / 1_048_576.0,
+        None,
+    );
+    if let Some(share) = idle {
+        let seconds = setup.idle.as_secs_f64();
+        let label = format!("{total} idle for {seconds:.0} s, heartbeats every 25 s, {of}");
+        add(label, "% of a core", 100.0 * share, bar(bars::IDLE_CORE_PERCENT));
+    }
     // The ports of this many connections take a moment to come free.
     drop((fleet, cluster));
     pause(Duration::from_millis(200));
     Ok(outcome)
+}
+
+/// The share of a core that the gateway needs to keep connections that say nothing.
+fn idle(setup: &Setup, cluster: &Cluster, fleet: &mut Fleet, total: usize) -> Result<f64, Failure> {
+    let before = cluster.usage(fleet)?;
+    fleet.run(Load::Idle, setup.idle)?;
+    let after = cluster.usage(fleet)?;
+    let pings = fleet.tally().pings;
+    if setup.idle > 2 * Duration::from_millis(HEARTBEAT_MS) && pings < total as u64 {
+        return Err(Failure::Wrong(format!(
+            "{pings} pings for {total} connections in {:?}",
+            setup.idle
+        )));
+    }
+    Ok((after.gateways[0] - before.gateways[0]) / (after.at - before.at).as_secs_f64())
 }

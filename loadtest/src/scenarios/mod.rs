@@ -40,6 +40,13 @@ pub struct Setup {
     pub profile: Option<PathBuf>,
 }
 
+impl Setup {
+    /// Whether it is the bare server that is measured.
+    pub fn is_bare(&self) -> bool {
+        !self.gateway.args.is_empty()
+    }
+}
+
 /// Which store the gateways run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum StoreKind {
@@ -98,7 +105,10 @@ impl Family {
 
     /// Whether the bare server is measured beside the gateway.
     pub fn has_bare(self) -> bool {
-        matches!(self, Family::Fanout | Family::Latency | Family::Commands)
+        matches!(
+            self,
+            Family::Fanout | Family::Latency | Family::Commands | Family::Connections
+        )
     }
 
     /// The report's heading and what its figures are.
