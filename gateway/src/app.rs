@@ -23,7 +23,7 @@ use crate::{
     store::{
         SharedStore,
         memory::MemoryStore,
-        redis::{RedisConfig, RedisStore},
+        redis::{RedisConfig, RedisStore, Secret},
     },
 };
 
@@ -92,7 +92,7 @@ impl App {
             StoreKind::Memory => (MemoryStore::new(settings.store_limits(), hub.clone()), None),
             StoreKind::Redis => {
                 let config = RedisConfig {
-                    url: settings.store.redis_url.clone().unwrap_or_default(),
+                    url: Secret::new(settings.store.redis_url.clone().unwrap_or_default()),
                     timeout: Duration::from_millis(settings.store.redis_timeout_ms),
                     max_retries: settings.store.redis_max_retries as u32,
                     retry_delay: Duration::from_millis(settings.store.redis_retry_delay_ms),

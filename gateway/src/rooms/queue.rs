@@ -279,6 +279,13 @@ fn complete(rooms: &Arc<Rooms>, queue: &RoomQueue, origins: Vec<Origin>, replies
                     membership.end_join();
                 }
                 match reply {
+                    Ok(Done::Joined(joined)) if again && joined.recovered => {
+                        if let Some(id) = &id {
+                            client
+                                .outbox
+                                .push(text_frame(&still_in(local, &client, id, &joined)));
+                        }
+                    }
                     Ok(done) => {
                         if command_done(local, &client, &membership, id.as_ref(), kind, done)
                             == Repair::Needed

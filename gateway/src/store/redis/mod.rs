@@ -1,40 +1,210 @@
 //! Rooms in Redis.
-use super::*;
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct ConfigError;
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct BootError;
-pub struct RedisConfig {
-    pub url: String,
-    pub timeout: Duration,
-    pub max_retries: u32,
-    pub retry_delay: Duration,
-    pub node: NodeId,
-    pub limits: StoreLimits,
+//!
+//! | file | subject |
+//! |---|---|
+//! | `lua/` | the room function: a batch as one atomic step; every key and field is described there |
+//! | [`function`] | the Lua files as one library with a versioned name |
+//! | [`request`], [`reply`] | a batch as arguments, an answer as replies |
+//! | [`client`] | the command connection (fred) |
+//! | [`subscriber`] | the event connection, its confirmations and its trials |
+//! | [`boot`] | what is checked before serving |
+//!
+//! A batch is one `FCALL`. Each room has one slot: nothing here needs two keys of different rooms in one step. The
+//! registry ([`keys::ROOMS`]) is an index that is written behind, and may lag or lack a room.
+
+mod boot;
+mod client;
+mod config;
+mod function;
+mod reply;
+mod request;
+mod subscriber;
+mod wire;
+
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use fred::types::{Resp3Frame as Frame, Value};
+use roomgate_shared::{
+    ids::{NodeId, RoomId},
+    keys,
+};
+use tokio::time::{Instant, sleep};
+
+use self::{
+    boot::Attempt,
+    client::CommandClient,
+    config::Endpoint,
+    subscriber::{Publish, Setup, Subscriber},
+};
+pub use self::{
+    boot::BootError,
+    config::{ConfigError, RedisConfig, Secret},
+};
+use super::{BoxFuture, EventSink, Op, Readiness, Reply, Store, StoreError};
+
+/// How often an unreachable Redis is reported while starting.
+const REPORT: Duration = Duration::from_secs(5);
+
+/// The [`Store`] on Redis. [`RedisStore::boot`] comes before anything else.
+pub struct RedisStore {
+    endpoint: Endpoint,
+    node: NodeId,
+    timeout: Duration,
+    retry_delay: Duration,
+    limits: Bytes,
+    sink: Arc<dyn EventSink>,
+    commands: Arc<CommandClient>,
+    subscriber: OnceLock<Subscriber>,
 }
-pub struct RedisStore;
+
 impl RedisStore {
-    pub fn new(_: RedisConfig, _: Arc<dyn EventSink>) -> Result<Arc<Self>, ConfigError> {
-        Err(ConfigError)
+    /// Reads the configuration; connects to nothing. `sink` gets the payloads.
+    ///
+    /// # Errors
+    /// The URL cannot be used; the message says what is accepted.
+    pub fn new(config: RedisConfig, sink: Arc<dyn EventSink>) -> Result<Arc<Self>, ConfigError> {
+        let endpoint = Endpoint::parse(&config.url)?;
+        let commands = Arc::new(CommandClient::new(&config, &endpoint));
+        Ok(Arc::new(Self {
+            limits: request::limits_text(&config.limits),
+            node: config.node,
+            timeout: config.timeout,
+            retry_delay: config.retry_delay,
+            endpoint,
+            sink,
+            commands,
+            subscriber: OnceLock::new(),
+        }))
     }
-    pub async fn boot(&self, _: Duration) -> Result<(), BootError> {
-        Ok(())
+
+    /// Connects, checks the server, loads the function library, and proves that a payload published comes back. Tries
+    /// for `wait` if Redis cannot be reached or is starting.
+    ///
+    /// # Errors
+    /// At once for what will not pass by itself (login, permission, version), else when `wait` is over.
+    pub async fn boot(&self, wait: Duration) -> Result<(), BootError> {
+        let start = Instant::now();
+        let mut reported: Option<Instant> = None;
+        let mut delay = self.retry_delay;
+        loop {
+            let reason = match self.attempt().await {
+                Ok(()) => return Ok(()),
+                Err(Attempt::Never(error)) => return Err(error),
+                Err(Attempt::Again(reason)) => reason,
+            };
+            let waited = start.elapsed();
+            if waited + delay >= wait {
+                return Err(BootError::Unreachable {
+                    address: self.endpoint.to_string(),
+                    waited,
+                    reason,
+                });
+            }
+            if reported.is_none_or(|at| at.elapsed() >= REPORT) {
+                tracing::warn!(address = %self.endpoint, reason, "Redis is not ready; waiting for it");
+                reported = Some(Instant::now());
+            }
+            sleep(delay).await;
+            delay = (delay * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    async fn attempt(&self) -> Result<(), Attempt> {
+        let name = format!("roomgate:{}", self.node);
+        boot::look(&self.endpoint, &name, self.timeout).await?;
+        self.commands.start();
+        self.commands.wait(self.timeout).await.map_err(Attempt::Again)?;
+        let subscriber = self.subscriber.get_or_init(|| self.start_subscriber());
+        subscriber.wait(self.timeout).await.map_err(Attempt::Again)
+    }
+
+    fn start_subscriber(&self) -> Subscriber {
+        let commands = Arc::clone(&self.commands);
+        let publish: Publish = Arc::new(move |channel, payload| {
+            let commands = Arc::clone(&commands);
+            Box::pin(async move {
+                let args = vec![Value::Bytes(channel.into()), Value::Bytes(payload)];
+                match commands.send("PUBLISH", args).await {
+                    Ok(Frame::Number { data, .. }) => u64::try_from(data).ok(),
+                    _ => None,
+                }
+            })
+        });
+        Subscriber::start(Setup {
+            endpoint: self.endpoint.clone(),
+            name: format!("roomgate:{}:events", self.node),
+            channel: format!("node:{}:probe", self.node),
+            timeout: self.timeout,
+            retry_delay: self.retry_delay,
+            sink: Arc::clone(&self.sink),
+            publish,
+            random,
+        })
+    }
+
+    async fn call(&self, room: &RoomId, ops: Vec<Op>) -> Result<Vec<Reply>, StoreError> {
+        if ops.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = request::encode(room, ops, &self.limits, random);
+        let frame = self.commands.call(request.args).await?;
+        let answer = reply::decode(room, frame, request.expect)?;
+        if let Some(life) = answer.life {
+            let args = [keys::ROOMS, "GT", &life.to_string(), room.as_str()];
+            let args = args.map(|text| Value::Bytes(Bytes::copy_from_slice(text.as_bytes())));
+            self.commands.send_and_forget("ZADD", args.into());
+        }
+        Ok(answer.replies)
     }
 }
+
 impl Store for RedisStore {
-    fn apply<'a>(&'a self, _: &'a RoomId, _: Vec<Op>) -> BoxFuture<'a, Result<Vec<Reply>, StoreError>> {
-        unreachable!()
+    fn apply<'a>(&'a self, room: &'a RoomId, ops: Vec<Op>) -> BoxFuture<'a, Result<Vec<Reply>, StoreError>> {
+        Box::pin(self.call(room, ops))
     }
-    fn subscribe<'a>(&'a self, _: &'a RoomId) -> BoxFuture<'a, Result<(), StoreError>> {
-        unreachable!()
+
+    fn subscribe<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            match self.subscriber.get() {
+                Some(subscriber) => subscriber.subscribe(room).await,
+                None => Err(StoreError::Unavailable(
+                    "the store has not been started".to_owned(),
+                )),
+            }
+        })
     }
-    fn unsubscribe(&self, _: &RoomId) {}
+
+    fn unsubscribe(&self, room: &RoomId) {
+        if let Some(subscriber) = self.subscriber.get() {
+            subscriber.unsubscribe(room);
+        }
+    }
+
     fn readiness(&self) -> Readiness {
-        Readiness::Ready
+        let reason = if !self.commands.is_up() {
+            "the command connection to Redis is down"
+        } else if !self.commands.is_loaded() {
+            "the function library is not loaded"
+        } else if !self.subscriber.get().is_some_and(Subscriber::is_proven) {
+            "no payload comes back over the subscription"
+        } else {
+            return Readiness::Ready;
+        };
+        Readiness::NotReady(reason.to_owned())
     }
+
     fn now_ms(&self) -> u64 {
-        0
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// A number that nobody can guess: the standard library's hasher is keyed at random.
+fn random() -> u64 {
+    RandomState::new().hash_one(Instant::now().into_std())
 }

@@ -1,0 +1,447 @@
+//! The command connection: fred, told never to send a command twice, to give up in time and to queue within bounds.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use fred::{
+    clients::Client,
+    error::{Error, ErrorKind},
+    interfaces::{ClientLike as _, EventInterface as _},
+    types::{
+        ClusterHash, CustomCommand, Resp3Frame as Frame, RespVersion, Value,
+        config::{
+            Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, Server, ServerConfig, TcpConfig,
+            UnresponsiveConfig,
+        },
+    },
+};
+use parking_lot::{Mutex, RwLock};
+use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
+
+use super::{
+    config::{Endpoint, RedisConfig},
+    function::LIBRARY,
+};
+use crate::store::StoreError;
+
+/// Longest wait between attempts to reconnect.
+pub(super) const MAX_DELAY: Duration = Duration::from_secs(2);
+/// Commands waiting to be written. Each room has one call under way at most, so this is met only when Redis stalls
+/// under very many rooms.
+const MAX_QUEUED: usize = 16_384;
+
+/// Silence after which the connection is tried, and how long a trial may take: as the subscriber's.
+const SILENCE: Duration = Duration::from_secs(1);
+const TRIAL: Duration = Duration::from_secs(3);
+
+/// The command connection.
+pub(super) struct CommandClient {
+    shared: Arc<Shared>,
+    supervisor: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    make: Box<dyn Fn() -> Client + Send + Sync>,
+    /// fred's client. Another takes its place when its connection is stuck: fred's own supervision looks at how long ago
+    /// it wrote, and so misses a dead link that it goes on writing to.
+    fred: RwLock<Client>,
+    /// The connection is known to be broken. fred itself says so only when its first attempt to reconnect has failed.
+    down: AtomicBool,
+    /// The library is known to be loaded on the server of this connection.
+    loaded: AtomicBool,
+    /// Counts what Redis has answered.
+    answers: AtomicU64,
+}
+
+/// A command's reply that is no answer: an error of fred, or one that Redis sent.
+#[derive(Debug)]
+pub(super) enum CommandError {
+    /// See [`StoreError`].
+    Store(StoreError),
+    /// The library is not there; the call has done nothing.
+    NoFunction,
+}
+
+impl CommandClient {
+    /// Prepares the connection; [`CommandClient::start`] makes it.
+    pub(super) fn new(config: &RedisConfig, endpoint: &Endpoint) -> Self {
+        let make = fred_of(config, endpoint);
+        let shared = Shared {
+            fred: RwLock::new(make()),
+            make: Box::new(make),
+            down: AtomicBool::new(true),
+            loaded: AtomicBool::new(false),
+            answers: AtomicU64::new(0),
+        };
+        Self {
+            shared: Arc::new(shared),
+            supervisor: Mutex::new(None),
+        }
+    }
+
+    /// Starts connecting, for ever, if that has not been done. Needs a runtime.
+    pub(super) fn start(&self) {
+        self.supervisor
+            .lock()
+            .get_or_insert_with(|| tokio::spawn(supervise(Arc::clone(&self.shared))));
+    }
+
+    /// Waits until connected with the library loaded.
+    pub(super) async fn wait(&self, patience: Duration) -> Result<(), String> {
+        let ready = async {
+            while !(self.is_up() && self.is_loaded()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(patience, ready)
+            .await
+            .map_err(|_| format!("the command connection is not up within {patience:?}"))
+    }
+
+    /// Whether commands can be sent.
+    pub(super) fn is_up(&self) -> bool {
+        !self.shared.down.load(Ordering::Acquire) && self.shared.fred.read().is_connected()
+    }
+
+    /// Whether the library is known to be there.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.shared.loaded.load(Ordering::Acquire)
+    }
+
+    /// `FCALL` with `args`; loads the library if it is not there, and calls once more.
+    pub(super) async fn call(&self, args: Vec<Value>) -> Result<Frame, StoreError> {
+        // The arguments share their bytes: a copy is cheap.
+        let again = args.clone();
+        match self.send("FCALL", args).await {
+            Err(CommandError::NoFunction) => {
+                self.shared.loaded.store(false, Ordering::Release);
+                load(&self.shared).await?;
+                Ok(self.send("FCALL", again).await?)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// Sends one command, if the connection is up.
+    pub(super) async fn send(&self, command: &'static str, args: Vec<Value>) -> Result<Frame, CommandError> {
+        if !self.is_up() {
+            return Err(CommandError::Store(StoreError::Unavailable(
+                "not connected".to_owned(),
+            )));
+        }
+        send(&self.shared, command, args).await
+    }
+
+    /// Sends one command whose answer nobody waits for. Needs a runtime.
+    pub(super) fn send_and_forget(&self, command: &'static str, args: Vec<Value>) {
+        if !self.is_up() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            if let Err(error) = send(&shared, command, args).await {
+                tracing::debug!(command, ?error, "a command whose answer is not needed has failed");
+            }
+        });
+    }
+}
+
+impl Drop for CommandClient {
+    fn drop(&mut self) {
+        if let Some(task) = self.supervisor.get_mut().take() {
+            task.abort();
+        }
+    }
+}
+
+async fn send(shared: &Shared, command: &'static str, args: Vec<Value>) -> Result<Frame, CommandError> {
+    let fred = shared.fred.read().clone();
+    let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
+    let frame = fred
+        .custom_raw(command, args)
+        .await
+        .map_err(|error| CommandError::Store(of_fred(&error)))?;
+    shared.answers.fetch_add(1, Ordering::Relaxed);
+    if let Frame::SimpleError { data, .. } = &frame {
+        return Err(of_redis(data));
+    }
+    if let Frame::BlobError { data, .. } = &frame {
+        return Err(of_redis(&String::from_utf8_lossy(data)));
+    }
+    Ok(frame)
+}
+
+/// Loads the library; that it is there already is as good.
+async fn load(shared: &Shared) -> Result<(), CommandError> {
+    let args = vec![Value::from_static_str("LOAD"), Value::Bytes(LIBRARY.code.clone())];
+    match send(shared, "FUNCTION", args).await {
+        Ok(_) => tracing::info!(library = %String::from_utf8_lossy(&LIBRARY.name), "function library loaded"),
+        Err(CommandError::Store(StoreError::Internal(text))) if text.contains("already exists") => {}
+        Err(error) => return Err(error),
+    }
+    shared.loaded.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// A task that ends with this.
+struct Task<T>(JoinHandle<T>);
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Keeps a connection up. A silent one is tried; one that does not answer is thrown away with all that waits on it.
+async fn supervise(shared: Arc<Shared>) {
+    loop {
+        let fred = shared.fred.read().clone();
+        let _watch = Task(tokio::spawn(watch(fred.clone(), Arc::clone(&shared))));
+        let connection = Task(fred.connect());
+        loop {
+            let before = shared.answers.load(Ordering::Relaxed);
+            tokio::time::sleep(SILENCE).await;
+            if connection.0.is_finished() {
+                tracing::error!("fred has given up the command connection to Redis; starting anew");
+                break;
+            }
+            let silent = shared.answers.load(Ordering::Relaxed) == before;
+            let up = !shared.down.load(Ordering::Acquire) && fred.is_connected();
+            if silent
+                && up
+                && tokio::time::timeout(TRIAL, send(&shared, "PING", Vec::new()))
+                    .await
+                    .is_err()
+            {
+                tracing::warn!("the command connection to Redis does not answer; making another");
+                break;
+            }
+        }
+        shared.down.store(true, Ordering::Release);
+        shared.loaded.store(false, Ordering::Release);
+        *shared.fred.write() = (shared.make)();
+    }
+}
+
+/// Follows a connection: marks it down at once when it breaks, and makes sure of the library when it is back.
+async fn watch(fred: Client, shared: Arc<Shared>) {
+    let (mut errors, mut connects) = (fred.error_rx(), fred.reconnect_rx());
+    let mut was_up = false;
+    loop {
+        // Both receivers may be dropped between polls without losing anything.
+        let up = tokio::select! {
+            biased;
+            error = errors.recv() => match error {
+                Ok((error, _)) => {
+                    shared.down.store(true, Ordering::Release);
+                    shared.loaded.store(false, Ordering::Release);
+                    if was_up {
+                        tracing::warn!(%error, "the command connection to Redis is lost; reconnecting");
+                    }
+                    false
+                }
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => return,
+            },
+            connect = connects.recv() => match connect {
+                Ok(_) | Err(RecvError::Lagged(_)) => true,
+                Err(RecvError::Closed) => return,
+            },
+        };
+        if up {
+            shared.down.store(false, Ordering::Release);
+            tracing::info!("the command connection to Redis is up");
+            let mut delay = Duration::from_millis(50);
+            while let Err(error) = load(&shared).await {
+                if !errors.is_empty() {
+                    break;
+                }
+                tracing::warn!(?error, "the function library cannot be loaded; trying on");
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(MAX_DELAY);
+            }
+        }
+        was_up = up;
+    }
+}
+
+/// Makes clients of fred for a configuration.
+fn fred_of(config: &RedisConfig, endpoint: &Endpoint) -> impl Fn() -> Client + Send + Sync + 'static {
+    let ms = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX).max(1);
+    let fred_config = Config {
+        fail_fast: false,
+        server: ServerConfig::Centralized {
+            server: Server::new(endpoint.host.clone(), endpoint.port),
+        },
+        version: RespVersion::RESP3,
+        username: endpoint.user.clone(),
+        password: endpoint.password.clone(),
+        database: Some(endpoint.db).filter(|&db| db != 0),
+        ..Config::default()
+    };
+    let connection = ConnectionConfig {
+        connection_timeout: config.timeout,
+        internal_command_timeout: config.timeout,
+        max_command_attempts: 1,
+        max_command_buffer_len: MAX_QUEUED,
+        unresponsive: UnresponsiveConfig {
+            max_timeout: Some(config.timeout),
+            interval: (config.timeout / 4).max(Duration::from_millis(10)),
+        },
+        tcp: TcpConfig {
+            nodelay: Some(true),
+            ..TcpConfig::default()
+        },
+        ..ConnectionConfig::default()
+    };
+    let performance = PerformanceConfig {
+        default_command_timeout: config.timeout,
+        ..PerformanceConfig::default()
+    };
+    let longest = config
+        .retry_delay
+        .saturating_mul(1_u32 << config.max_retries.min(16))
+        .min(MAX_DELAY);
+    let policy = ReconnectPolicy::Exponential {
+        attempts: 0,
+        max_attempts: 0,
+        min_delay: ms(config.retry_delay),
+        max_delay: ms(longest),
+        base: 2,
+        jitter: ms(config.retry_delay / 2),
+    };
+    move || {
+        Client::new(
+            fred_config.clone(),
+            Some(performance.clone()),
+            Some(connection.clone()),
+            Some(policy.clone()),
+        )
+    }
+}
+
+impl From<CommandError> for StoreError {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Store(error) => error,
+            CommandError::NoFunction => {
+                StoreError::Unavailable("the function library has just been lost".to_owned())
+            }
+        }
+    }
+}
+
+/// What an error of fred says about a command.
+fn of_fred(error: &Error) -> StoreError {
+    let text = error.to_string();
+    match error.kind() {
+        // Refused before it was written, or by a server that could not run it.
+        ErrorKind::Backpressure
+        | ErrorKind::Canceled
+        | ErrorKind::Routing
+        | ErrorKind::Config
+        | ErrorKind::Auth
+        | ErrorKind::Cluster
+        | ErrorKind::Sentinel => StoreError::Unavailable(text),
+        ErrorKind::Unknown if NOT_SENT.contains(&error.details()) => StoreError::Unavailable(text),
+        ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Unknown => StoreError::Timeout(text),
+        ErrorKind::InvalidCommand
+        | ErrorKind::InvalidArgument
+        | ErrorKind::Url
+        | ErrorKind::Protocol
+        | ErrorKind::Parse
+        | ErrorKind::NotFound => StoreError::Internal(text),
+    }
+}
+
+/// What fred says of commands that it has not written.
+const NOT_SENT: [&str; 3] = [
+    "Failed to route command.",
+    "Client is not initialized.",
+    "Failed to send command to router.",
+];
+
+/// First words of the errors of a server that cannot take writes now.
+const CANNOT_NOW: [&str; 12] = [
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "OOM",
+    "NOREPLICAS",
+    "BUSY",
+    "CLUSTERDOWN",
+    "MISCONF",
+    "TRYAGAIN",
+    "MOVED",
+    "ASK",
+    "NOAUTH",
+];
+
+/// What an error that Redis sent says about a command.
+fn of_redis(text: &str) -> CommandError {
+    let word = text.split(' ').next().unwrap_or_default();
+    let text = || text.to_owned();
+    if word == "ROOMDAMAGED" || word == "WRONGTYPE" {
+        CommandError::Store(StoreError::Damaged(text()))
+    } else if CANNOT_NOW.contains(&word) {
+        CommandError::Store(StoreError::Unavailable(text()))
+    } else if text().starts_with("ERR Function not found") {
+        CommandError::NoFunction
+    } else {
+        CommandError::Store(StoreError::Internal(text()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_redis() {
+        let of = |text| StoreError::from(of_redis(text));
+        assert!(matches!(
+            of("ROOMDAMAGED room:{r}:meta: x"),
+            StoreError::Damaged(_)
+        ));
+        assert!(matches!(
+            of("LOADING Redis is loading"),
+            StoreError::Unavailable(_)
+        ));
+        assert!(matches!(
+            of("OOM command not allowed"),
+            StoreError::Unavailable(_)
+        ));
+        assert!(matches!(of("ERR something"), StoreError::Internal(_)));
+        assert!(matches!(
+            of_redis("ERR Function not found"),
+            CommandError::NoFunction
+        ));
+    }
+
+    #[test]
+    fn errors_of_fred() {
+        let of = |kind, text: &'static str| of_fred(&Error::new(kind, text));
+        assert!(matches!(of(ErrorKind::Timeout, "x"), StoreError::Timeout(_)));
+        assert!(matches!(
+            of(ErrorKind::IO, "Connection closed."),
+            StoreError::Timeout(_)
+        ));
+        assert!(matches!(
+            of(ErrorKind::Unknown, "channel closed"),
+            StoreError::Timeout(_)
+        ));
+        assert!(matches!(
+            of(ErrorKind::Unknown, "Failed to route command."),
+            StoreError::Unavailable(_)
+        ));
+        assert!(matches!(
+            of(ErrorKind::Backpressure, "x"),
+            StoreError::Unavailable(_)
+        ));
+    }
+}

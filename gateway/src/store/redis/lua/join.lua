@@ -1,0 +1,72 @@
+--[[ The answers of joins and tails: pictures of the room as it is at the end of the batch.
+
+An answer is { reason, you? }: reason 0 resumed, 1 new, 2 too old, 3 another epoch, 4 ahead; `you` a user's JSON.
+What they share, `shared` of the answer: { picture, first, events }. `events` are the log from seq `first` on, as far
+back as the resumed ones need. `picture`, 0 if all are resumed:
+{ status, config (JSON), version, state (members of a JSON object), users (items of a JSON list), members, messages
+(texts, the newest that anyone asked for, oldest first) }. ]]
+
+-- T: since: epoch and seq, messages. Answer: { reason }.
+OPS.T = function(c, i, at)
+  if not c.epoch then
+    gone(c, at)
+  else
+    rest(c)
+    c.asked[#c.asked + 1] = { at = at, epoch = c.argv[i], seq = tonumber(c.argv[i + 1]),
+      messages = tonumber(c.argv[i + 2]) }
+  end
+  return i + 3
+end
+
+-- Events from seq `from` on, stored and staged, without those past their age. Returns the seq of the first and them.
+local function events_from(c, from)
+  local stored = c.fresh and {} or read('ZRANGEBYSCORE', c.keys[LOG], from, c.before)
+  local oldest, some, skip = c.now - c.limits.log_age, {}, 0
+  local first = c.before - #stored + 1
+  while skip < #stored and ts_of(stored[skip + 1]) < oldest do skip = skip + 1 end
+  for k = skip + 1, #stored do some[#some + 1] = stored[k] end
+  for k = 1, c.events_n do some[#some + 1] = new_events[k] end
+  return first + skip, some
+end
+
+local function picture(c, wanted)
+  local w = window(c)
+  local messages = {}
+  if wanted > 0 then
+    messages = page(c, w.first, w.count + c.sent_n, wanted, true)
+  end
+  return { c.status, c.config, c.version, all_state(c), all_users(c), c.members, messages }
+end
+
+local function answer_joins(c)
+  cold(c)
+  members(c)
+  local bound = max(c.fresh and 1 or c.lf, c.seq - c.limits.log_events + 1)
+  local from
+  for _, asked in ipairs(c.asked) do
+    if asked.epoch == '' then
+      asked.reason = 1
+    elseif c.fresh or asked.epoch ~= c.epoch then
+      asked.reason = 3
+    elseif asked.seq > c.before then
+      asked.reason = 4
+    elseif asked.seq + 1 < bound then
+      asked.reason = 2
+    else
+      from = min(from or asked.seq + 1, asked.seq + 1)
+    end
+  end
+  local first, missed = c.seq + 1, {}
+  if from then first, missed = events_from(c, from) end
+  local wanted, shown = 0, false
+  for _, asked in ipairs(c.asked) do
+    if not asked.reason then asked.reason = asked.seq + 1 >= first and 0 or 2 end
+    if asked.reason ~= 0 then wanted, shown = max(wanted, asked.messages), true end
+  end
+  c.out[6] = { shown and picture(c, wanted) or 0, first, missed }
+  for _, asked in ipairs(c.asked) do
+    local answer = { asked.reason }
+    if asked.id then answer[2] = render(asked.id, c.users[asked.id] or asked.rec, c.ts) end
+    c.out[asked.at] = answer
+  end
+end

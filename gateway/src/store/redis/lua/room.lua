@@ -1,0 +1,222 @@
+-- The function itself: works out, writes, answers.
+
+local RS = '\30'
+-- Maintenance of log and messages is due each time `seq` passes a multiple of this.
+local EVERY = 16
+
+-- The limits of the last call: nearly always those of the next one.
+local limits_text, limits
+
+local function limits_of(text)
+  if text ~= limits_text then
+    local list = {}
+    for item in string.gmatch(text, '%d+') do list[#list + 1] = tonumber(item) end
+    limits = { log_events = list[1], log_age = list[2], log_bytes = list[3], ttl = list[4], retention = list[5],
+      page_bytes = list[6], presence_bytes = list[7], state_bytes = list[8] }
+    limits_text = text
+  end
+  return limits
+end
+
+function create(c, nonce)
+  c.epoch, c.fresh, c.seq, c.before, c.life, c.live = nonce, true, 0, 0, 0, ''
+  c.lf, c.mark, c.lb, c.version, c.sb = 1, 0, 0, 0, 0
+  c.peak, c.joins, c.members, c.status, c.config = 0, 0, 0, 'active', '{}'
+end
+
+-- A command that writes a key that was not read; its error if it refuses.
+local function put(command, key, items, count)
+  local reply
+  if count == 2 then
+    reply = try(command, key, items[1], items[2])
+  else
+    reply = many(try, command, key, items, count)
+  end
+  return type(reply) == 'table' and reply.err
+end
+
+-- Events and messages. If a key refuses, all are as before.
+local function write_events(c)
+  local keys = c.keys
+  local refused, at = put('ZADD', keys[LOG], new_log, 2 * c.events_n), LOG
+  if refused then damaged(keys[at], refused) end
+  if c.sent_n == 0 then return end
+  refused, at = put('ZADD', keys[MESSAGES], new_index, 2 * c.sent_n), MESSAGES
+  if not refused then
+    refused, at = put('HSET', keys[MESSAGE], new_texts, 2 * c.sent_n), MESSAGE
+    if not refused then return end
+    for k = 1, c.sent_n do call('ZREM', keys[MESSAGES], new_index[2 * k]) end
+  end
+  call('ZREMRANGEBYSCORE', keys[LOG], '(' .. format('%d', c.before), '+inf')
+  damaged(keys[at], refused)
+end
+
+-- Sets what `value_of` gives for the names, then removes the others: in this order, so that the key does not vanish and
+-- come back without a TTL.
+local function write_hash(key, names, value_of)
+  local set, n, del, m = {}, 0, {}, 0
+  for name in pairs(names) do
+    local value = value_of(name)
+    if value then
+      set[n + 1], set[n + 2], n = name, value, n + 2
+    else
+      del[m + 1], m = name, m + 1
+    end
+  end
+  if n > 0 then many(call, 'HSET', key, set, n) end
+  if m > 0 then many(call, 'HDEL', key, del, m) end
+  return n > 0, m > 0
+end
+
+local function write_users(c)
+  local set, n, del, m = {}, 0, {}, 0
+  write_hash(c.keys[USERS], c.touched, function(id) return c.users[id] and encode(c.users[id]) end)
+  for id in pairs(c.touched) do
+    if c.users[id] then
+      set[n + 1], set[n + 2], n = c.ts, id, n + 2
+    else
+      del[m + 1], m = id, m + 1
+    end
+  end
+  if n > 0 then many(call, 'ZADD', c.keys[SEEN], set, n) end
+  if m > 0 then many(call, 'ZREM', c.keys[SEEN], del, m) end
+end
+
+-- Messages past retention, a hundred at most.
+local function expired(c)
+  local ids = read('ZRANGEBYSCORE', c.keys[MESSAGES], '-inf', '(' .. format('%d', c.now - c.limits.retention), 'LIMIT', 0, 100)
+  if #ids == 0 then return nil end
+  read('HLEN', c.keys[MESSAGE])
+  return ids
+end
+
+local LETTERS = { l = 'log', m = 'messages', h = 'message', u = 'users', e = 'seen', s = 'state' }
+
+local function covered(c, live, letter)
+  if find(live, letter, 1, true) then return live end
+  call('PEXPIREAT', sub(c.channel, 1, -7) .. LETTERS[letter], format('%d', c.life))
+  return live .. letter
+end
+
+-- Keeps every key's TTL. When the room's end is due to move it moves a sixtieth of its life further than it must, so
+-- that this is rare, and all keys with it; else keys that this batch may have made get the end that holds.
+local function renew(c)
+  local l, live = c.limits, c.live
+  local want = c.now + l.ttl
+  if c.sent_n > 0 and c.now + l.retention > want then want = c.now + l.retention end
+  if want > c.life then
+    c.life, live = floor(want + l.ttl / 60), ''
+    local text = format('%d', c.life)
+    local prefix = sub(c.channel, 1, -7)
+    for letter, name in pairs(LETTERS) do
+      if call('PEXPIREAT', prefix .. name, text) == 1 then live = live .. letter end
+    end
+    c.renewed, c.live = true, live
+    c.out[5] = c.life
+    return
+  end
+  if c.events_n > 0 then live = covered(c, live, 'l') end
+  if c.sent_n > 0 then
+    live = covered(c, covered(c, live, 'm'), 'h')
+  elseif c.expired then
+    live = gsub(live, '[mh]', '')
+  end
+  if c.touched_any then
+    live = c.members > 0 and covered(c, covered(c, live, 'u'), 'e') or gsub(live, '[ue]', '')
+  end
+  if c.state_set then live = covered(c, live, 's') end
+  if c.state_removed then live = gsub(live, 's', '') end
+  if live ~= c.live then c.renewed, c.live = true, live end
+end
+
+local function write_meta(c)
+  local key = c.keys[META]
+  if not (c.fresh or c.renewed or c.patched_any or c.counted or c.trimmed) then
+    call('HSET', key, 'seq', c.s or format('%d', c.seq), 'active', c.ts)
+    if c.others > 0 then call('HINCRBY', key, 'others', c.others) end
+    return
+  end
+  local set = { 'epoch', c.epoch, 'seq', format('%d', c.seq), 'active', c.ts, 'end', format('%d', c.life), 'live', c.live }
+  if c.version then
+    for _, field in ipairs({ 'lf', 'mark', 'lb', 'version', 'sb', 'peak', 'joins' }) do
+      set[#set + 1], set[#set + 2] = field, format('%d', c[field])
+    end
+  end
+  if c.fresh then
+    for _, item in ipairs({ 'status', c.status, 'config', c.config, 'created', c.ts }) do set[#set + 1] = item end
+  end
+  call('HSET', key, unpack(set))
+  if c.others > 0 then call('HINCRBY', key, 'others', c.others) end
+  if c.renewed then call('PEXPIREAT', key, format('%d', c.life)) end
+end
+
+local function write(c)
+  local keys, n = c.keys, c.events_n
+  local due = c.seq % EVERY < n
+  local full = due or c.bytes > c.limits.log_bytes / 64
+  if full then cold(c) end
+  if due and not c.fresh then c.expired = expired(c) end
+  -- From here on the room changes. A room that is made finds nothing of one whose meta is gone.
+  if c.fresh then call('UNLINK', unpack(keys, 2)) end
+  if n > 0 then write_events(c) end
+  if c.touched_any then write_users(c) end
+  if c.patched_any then
+    c.state_set, c.state_removed = write_hash(keys[STATE], c.patched, function(name) return c.fields[name] end)
+  end
+  if c.expired then
+    call('ZREM', keys[MESSAGES], unpack(c.expired))
+    call('HDEL', keys[MESSAGE], unpack(c.expired))
+  end
+  if full then trim(c) end
+  renew(c)
+  write_meta(c)
+  if n > 0 then
+    call('PUBLISH', c.channel, 'E' .. c.epoch .. ' ' .. new_log[1] .. RS
+      .. (n == 1 and new_events[1] or concat(new_events, RS, 1, n)))
+    if c.bytes > 65536 then new_events, new_log, new_index, new_texts = {}, {}, {}, {} end
+  end
+end
+
+local function room(keys, argv)
+  if not call then bind() end
+  local time = call('TIME')
+  local meta = try('HMGET', keys[META], 'epoch', 'seq', 'active', 'end', 'live')
+  if meta.err then damaged(keys[META], meta.err) end
+  local now, ts = time[1] * 1000 + floor(time[2] / 1000), nil
+  local channel, epoch = argv[2], meta[1]
+  local c = {
+    keys = keys, argv = argv, limits = limits_of(argv[1]), channel = channel, room = sub(channel, 7, -9),
+    epoch = epoch, seq = 0, before = 0, life = 0, live = meta[5], now = now, ts = false, s = false,
+    events_n = 0, sent_n = 0, others = 0, bytes = 0,
+  }
+  if epoch then
+    local seq, active, life = tonumber(meta[2]), tonumber(meta[3]), tonumber(meta[4])
+    if not (seq and active and life and c.live) then damaged(keys[META], 'not the record of a room') end
+    c.seq, c.before, c.life = seq, seq, life
+    if active > now then
+      now = active
+      c.now = now
+    end
+  end
+  c.ts = format('%d', now)
+  local out = { 1, now, '', 0, 0, 0, 0 }
+  c.out = out
+
+  local i, n, at = 3, #argv, 6
+  while i <= n do
+    at = at + 1
+    local place
+    i, place = OPS[argv[i]](c, i + 1, at)
+    at = place or at
+  end
+  if c.pending then flush(c) end
+  if c.asked and c.asked[1] then answer_joins(c) end
+  if c.events_n > 0 or c.touched_any then write(c) end
+  if c.signals then
+    for _, payload in ipairs(c.signals) do call('PUBLISH', channel, payload) end
+  end
+  out[3], out[4] = c.epoch or '', c.seq
+  return out
+end
+
+redis.register_function('@NAME@', room)

@@ -1,0 +1,262 @@
+--[[ Members. The record of a user in `users`, JSON:
+  name      to show
+  joinedAt  ms
+  presence  name -> the value's JSON text as a string: re-encoding would alter numbers and empty lists
+  conns     connection -> node; empty while the user is away
+  away      ms since when the user has no connection; absent otherwise
+`seen` holds when a user last joined, left a connection or changed presence.
+
+A user as clients get it: {"id","name","presence","status","joinedAt","lastSeen","connections"}. ]]
+
+local function record(c, id, text)
+  local ok, rec = pcall(decode, text)
+  if ok and type(rec) == 'table' and type(rec.name) == 'string' and type(rec.joinedAt) == 'number'
+    and type(rec.presence) == 'table' and type(rec.conns) == 'table' then
+    return rec
+  end
+  damaged(c.keys[USERS], 'the record of ' .. id)
+end
+
+-- The record of a user as this batch has left it; false for no member.
+local function user(c, id)
+  local rec = c.users[id]
+  if rec == nil then
+    local text = not c.fresh and read('HGET', c.keys[USERS], id)
+    rec = text and record(c, id, text) or false
+    c.users[id] = rec
+  end
+  return rec
+end
+
+local function members(c)
+  if not c.members then
+    c.members = c.fresh and 0 or read('HLEN', c.keys[USERS])
+    if not c.fresh then read('ZCARD', c.keys[SEEN]) end
+  end
+  return c.members
+end
+
+local function render(id, rec, seen)
+  local names, fields, connections = {}, {}, 0
+  for name in pairs(rec.presence) do names[#names + 1] = name end
+  if #names > 1 then sort(names, less) end
+  for k, name in ipairs(names) do fields[k] = quote(name) .. ':' .. rec.presence[name] end
+  for _ in pairs(rec.conns) do connections = connections + 1 end
+  return '{"id":' .. quote(id) .. ',"name":' .. quote(rec.name) .. ',"presence":{' .. concat(fields, ',')
+    .. '},"status":"' .. (connections > 0 and 'here' or 'away') .. '","joinedAt":' .. format('%.0f', rec.joinedAt)
+    .. ',"lastSeen":' .. seen .. ',"connections":' .. connections .. '}'
+end
+
+local PARTS = { 'joined', 'updated', 'away', 'back', 'left' }
+
+-- Makes an event of what has been gathered by `announce`.
+function flush(c)
+  local pending, parts = c.pending, {}
+  c.pending = nil
+  for _, part in ipairs(PARTS) do
+    if pending[part] then parts[#parts + 1] = '"' .. part .. '":[' .. concat(pending[part], ',') .. ']' end
+  end
+  local seq = append(c, 'presence', nil, '{' .. concat(parts, ',') .. '}')
+  for _, at in ipairs(pending.waiting) do c.out[at] = seq end
+end
+
+-- Gathers changes of one user (pairs of a part and an item) for the presence event. An event says one thing of a user:
+-- when another follows, it goes into the next event.
+local function announce(c, id, ...)
+  if c.pending and c.pending.ids[id] then flush(c) end
+  local pending = c.pending
+  if not pending then
+    pending = { ids = {}, waiting = {} }
+    c.pending = pending
+  end
+  pending.ids[id] = true
+  for k = 1, select('#', ...), 2 do
+    local part, item = select(k, ...)
+    local list = pending[part] or {}
+    pending[part] = list
+    list[#list + 1] = item
+  end
+  return pending
+end
+
+-- `presence` with fields set (`n` pairs from `i` on) and removed (`m` names from `j` on). Returns nil if it is too
+-- large, else the result and whether it differs.
+local function merged(c, presence, i, n, j, m)
+  local argv, result, changed, bytes = c.argv, {}, false, 0
+  for name, value in pairs(presence) do result[name] = value end
+  for k = i, i + 2 * n - 1, 2 do
+    if result[argv[k]] ~= argv[k + 1] then result[argv[k]], changed = argv[k + 1], true end
+  end
+  for k = j, j + m - 1 do
+    if result[argv[k]] then result[argv[k]], changed = nil, true end
+  end
+  for name, value in pairs(result) do bytes = bytes + #name + #value end
+  if bytes > c.limits.presence_bytes then return nil end
+  return result, changed
+end
+
+local function too_large(c, at)
+  refuse(c, at, 'too_large', 'presence has at most ' .. c.limits.presence_bytes .. ' bytes')
+end
+
+-- J: user, name, connection, node, since: epoch (empty for none) and seq, messages, nonce, presence: a list of name and
+-- value. The nonce is the epoch of the room if it must be made; empty: it must be there. Answer: see join.lua.
+OPS.J = function(c, i, at)
+  local argv = c.argv
+  local id, name, connection, node, nonce = argv[i], argv[i + 1], argv[i + 2], argv[i + 3], argv[i + 7]
+  local n = tonumber(argv[i + 8])
+  local stop = i + 9 + 2 * n
+  if not c.epoch and nonce == '' then
+    gone(c, at)
+    return stop
+  end
+  rest(c)
+  local rec = c.epoch and user(c, id)
+  local presence, changed = merged(c, rec and rec.presence or {}, i + 9, n, 0, 0)
+  if not presence then
+    too_large(c, at)
+    return stop
+  end
+  if not c.epoch then create(c, nonce) end
+  cold(c)
+  members(c)
+  if not rec then
+    rec = { name = name, joinedAt = c.now, presence = presence, conns = { [connection] = node } }
+    c.users[id] = rec
+    c.members, c.joins, c.counted = c.members + 1, c.joins + 1, true
+    c.peak = max(c.peak, c.members)
+    announce(c, id, 'joined', render(id, rec, c.ts))
+  else
+    local back = rec.away
+    if not rec.conns[connection] and rec.name ~= name then rec.name, changed = name, true end
+    rec.presence, rec.away, rec.conns[connection] = presence, nil, node
+    if back and changed then
+      announce(c, id, 'back', quote(id), 'updated', render(id, rec, c.ts))
+    elseif back then
+      announce(c, id, 'back', quote(id))
+    elseif changed then
+      announce(c, id, 'updated', render(id, rec, c.ts))
+    end
+  end
+  c.touched[id], c.touched_any = true, true
+  c.asked[#c.asked + 1] = { at = at, id = id, rec = rec, epoch = argv[i + 4], seq = tonumber(argv[i + 5]),
+    messages = tonumber(argv[i + 6]) }
+  return stop
+end
+
+-- P: user, connection, leaving (1 or 0). Answer: 0.
+OPS.P = function(c, i, at)
+  local id, connection, leaving = c.argv[i], c.argv[i + 1], c.argv[i + 2]
+  if not c.epoch then
+    gone(c, at)
+    return i + 3
+  end
+  c.out[at] = 0
+  rest(c)
+  local rec = user(c, id)
+  if not rec or not rec.conns[connection] then return i + 3 end
+  members(c)
+  rec.conns[connection] = nil
+  if not next(rec.conns) then
+    if leaving == '1' then
+      announce(c, id, 'left', '{"user":' .. quote(id) .. ',"reason":"left"}')
+      c.users[id], c.members = false, c.members - 1
+    else
+      announce(c, id, 'away', quote(id))
+      rec.away = c.now
+    end
+  end
+  c.touched[id], c.touched_any = true, true
+  return i + 3
+end
+
+-- U: user, set: a list of name and value, remove: a list of names. Answer: seq.
+OPS.U = function(c, i, at)
+  local argv, id = c.argv, c.argv[i]
+  local n = tonumber(argv[i + 1])
+  local j = i + 2 + 2 * n
+  local m = tonumber(argv[j])
+  local stop = j + 1 + m
+  if not c.epoch then
+    gone(c, at)
+    return stop
+  end
+  rest(c)
+  local rec = user(c, id)
+  if not rec then
+    refuse(c, at, 'not_joined', 'not a member of the room')
+    return stop
+  end
+  members(c)
+  local presence, changed = merged(c, rec.presence, i + 2, n, j + 1, m)
+  if not presence then
+    too_large(c, at)
+  elseif not changed then
+    c.out[at] = c.seq
+  else
+    rec.presence = presence
+    local waiting = announce(c, id, 'updated', render(id, rec, c.ts)).waiting
+    waiting[#waiting + 1] = at
+    c.touched[id], c.touched_any = true, true
+  end
+  return stop
+end
+
+-- When each of `ids` was last seen, as text.
+local function seen_of(c, ids)
+  local out, stored = {}, {}
+  if not c.fresh and #ids > 0 then stored = many(read, 'ZMSCORE', c.keys[SEEN], ids, #ids) end
+  for k, id in ipairs(ids) do out[k] = c.touched[id] and c.ts or stored[k] or '0' end
+  return out
+end
+
+-- L: cursor (a user id, or empty), limit. Answer: text.
+OPS.L = function(c, i, at)
+  local cursor, limit = c.argv[i], tonumber(c.argv[i + 1])
+  if not c.epoch then
+    gone(c, at)
+    return i + 2
+  end
+  rest(c)
+  local total, ids = members(c), {}
+  for _, id in ipairs(c.fresh and {} or read('HKEYS', c.keys[USERS])) do
+    if c.users[id] == nil then ids[#ids + 1] = id end
+  end
+  for id, rec in pairs(c.users) do
+    if rec then ids[#ids + 1] = id end
+  end
+  local after = {}
+  for _, id in ipairs(ids) do
+    if cursor == '' or less(cursor, id) then after[#after + 1] = id end
+  end
+  sort(after, less)
+  local some, out, missing = {}, {}, {}
+  for k = 1, min(limit, #after) do
+    some[k] = after[k]
+    if c.users[after[k]] == nil then missing[#missing + 1] = after[k] end
+  end
+  local texts = #missing > 0 and many(read, 'HMGET', c.keys[USERS], missing, #missing) or {}
+  for k, id in ipairs(missing) do c.users[id] = record(c, id, texts[k] or '') end
+  local seen = seen_of(c, some)
+  for k, id in ipairs(some) do out[k] = render(id, c.users[id], seen[k]) end
+  local text = '{"users":[' .. concat(out, ',') .. '],"total":' .. total
+  if #after > #some and #some > 0 then text = text .. ',"cursor":' .. quote(some[#some]) end
+  c.out[at] = text .. '}'
+  return i + 2
+end
+
+-- All users, for a snapshot.
+local function all_users(c)
+  local stored = c.fresh and {} or read('HGETALL', c.keys[USERS])
+  local scores = c.fresh and {} or read('ZRANGE', c.keys[SEEN], 0, -1, 'WITHSCORES')
+  local seen, out = {}, {}
+  for k = 1, #scores, 2 do seen[scores[k]] = scores[k + 1] end
+  for k = 1, #stored, 2 do
+    local id = stored[k]
+    if c.users[id] == nil then c.users[id] = record(c, id, stored[k + 1]) end
+  end
+  for id, rec in pairs(c.users) do
+    if rec then out[#out + 1] = render(id, rec, c.touched[id] and c.ts or seen[id] or '0') end
+  end
+  return concat(out, ',')
+end

@@ -1,0 +1,472 @@
+//! The answer of the room function as replies; `lua/base.lua` and `lua/join.lua` say what it looks like.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use fred::types::Resp3Frame as Frame;
+use roomgate_shared::{
+    ids::RoomId,
+    protocol::{codes::ErrorCode, event, json::push_u64},
+};
+
+use super::request::Expect;
+use crate::store::{Done, Joined, Refusal, Reply, StoreError};
+
+/// A batch's answer.
+pub(super) struct Answer {
+    /// In the order of the operations.
+    pub(super) replies: Vec<Reply>,
+    /// When the room ends, Unix ms, if that moved.
+    pub(super) life: Option<u64>,
+}
+
+/// Reads the answer to a batch that expects `expect`.
+pub(super) fn decode(room: &RoomId, frame: Frame, expect: Vec<Expect>) -> Result<Answer, StoreError> {
+    read(room, frame, expect)
+        .ok_or_else(|| StoreError::Internal("an answer of the room function is not understood".to_owned()))
+}
+
+fn read(room: &RoomId, frame: Frame, expect: Vec<Expect>) -> Option<Answer> {
+    let mut items = list(frame)?.into_iter();
+    if number(&items.next()?)? != 1 {
+        return None;
+    }
+    let ts = number(&items.next()?)?;
+    let epoch = text(items.next()?)?;
+    let seq = number(&items.next()?)?;
+    let life = number(&items.next()?)?;
+    let head = Head {
+        room,
+        epoch: std::str::from_utf8(&epoch).ok()?,
+        seq,
+        ts,
+    };
+    let shared = Shared::read(items.next()?)?;
+    let mut replies = Vec::with_capacity(expect.len());
+    for expect in expect {
+        replies.push(reply(&head, shared.as_ref(), items.next()?, expect)?);
+    }
+    Some(Answer {
+        replies,
+        life: Some(life).filter(|&life| life > 0),
+    })
+}
+
+struct Head<'a> {
+    room: &'a RoomId,
+    epoch: &'a str,
+    seq: u64,
+    ts: u64,
+}
+
+/// What joins and tails share.
+struct Shared {
+    picture: Option<Picture>,
+    first: u64,
+    events: Vec<Bytes>,
+}
+
+/// The room at the end of the batch.
+struct Picture {
+    /// From `"room"` to `"members"`: the same for everybody.
+    body: String,
+    messages: Vec<Bytes>,
+}
+
+impl Shared {
+    /// `None` outside for what is not understood, inside where there is nothing to share.
+    fn read(frame: Frame) -> Option<Option<Self>> {
+        if number(&frame).is_some() {
+            return Some(None);
+        }
+        let [picture, first, events] = <[Frame; 3]>::try_from(list(frame)?).ok()?;
+        let picture = if number(&picture).is_some() {
+            None
+        } else {
+            Some(Picture::read(picture)?)
+        };
+        Some(Some(Self {
+            picture,
+            first: number(&first)?,
+            events: texts(events)?,
+        }))
+    }
+
+    /// The events after `since`, if they are all there.
+    fn after(&self, since: u64, seq: u64) -> Option<Vec<Bytes>> {
+        let skip = usize::try_from((since + 1).checked_sub(self.first)?).ok()?;
+        let events = self.events.get(skip..)?;
+        (since + events.len() as u64 == seq).then(|| events.to_vec())
+    }
+}
+
+impl Picture {
+    fn read(frame: Frame) -> Option<Self> {
+        let [status, config, version, state, users, members, messages] =
+            <[Frame; 7]>::try_from(list(frame)?).ok()?;
+        let (status, config, state, users) = (text(status)?, text(config)?, text(state)?, text(users)?);
+        let [status, config, state, users] =
+            [&status, &config, &state, &users].map(|bytes| std::str::from_utf8(bytes).ok());
+        let (state, users) = (state?, users?);
+        let mut body = String::with_capacity(state.len() + users.len() + 128);
+        for piece in [
+            "\",\"status\":\"",
+            status?,
+            "\",\"config\":",
+            config?,
+            "},\"version\":",
+        ] {
+            body.push_str(piece);
+        }
+        push_u64(&mut body, number(&version)?);
+        for piece in [",\"state\":{", state, "},\"users\":[", users, "],\"members\":"] {
+            body.push_str(piece);
+        }
+        push_u64(&mut body, number(&members)?);
+        Some(Self {
+            body,
+            messages: texts(messages)?,
+        })
+    }
+
+    /// `data` of the ack, with the newest `messages`.
+    fn data(&self, head: &Head<'_>, reason: &str, messages: usize, you: Option<&str>) -> Option<String> {
+        let messages = &self.messages[self.messages.len().saturating_sub(messages)..];
+        let bytes: usize = messages.iter().map(|text| text.len() + 1).sum();
+        let mut out = String::with_capacity(self.body.len() + bytes + you.map_or(0, str::len) + 192);
+        push_head(&mut out, head);
+        for piece in [
+            ",\"recovered\":false,\"reason\":\"",
+            reason,
+            "\",\"room\":{\"id\":\"",
+            head.room.as_str(),
+        ] {
+            out.push_str(piece);
+        }
+        out.push_str(&self.body);
+        out.push_str(",\"messages\":[");
+        for (index, message) in messages.iter().enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            out.push_str(std::str::from_utf8(message).ok()?);
+        }
+        out.push(']');
+        push_you(&mut out, you);
+        Some(out)
+    }
+}
+
+fn push_head(out: &mut String, head: &Head<'_>) {
+    out.push_str("{\"epoch\":\"");
+    out.push_str(head.epoch);
+    out.push_str("\",\"seq\":");
+    push_u64(out, head.seq);
+}
+
+fn push_you(out: &mut String, you: Option<&str>) {
+    if let Some(you) = you {
+        out.push_str(",\"you\":");
+        out.push_str(you);
+    }
+    out.push('}');
+}
+
+fn reply(head: &Head<'_>, shared: Option<&Shared>, item: Frame, expect: Expect) -> Option<Reply> {
+    let mut parts = match expect {
+        Expect::Message(tail) => match number(&item) {
+            Some(seq) => return Some(Ok(Done::Ack(message_ack(head, seq, &tail)?))),
+            None => list(item)?,
+        },
+        Expect::Seq => match number(&item) {
+            Some(seq) => return Some(Ok(Done::Ack(seq_ack(seq)))),
+            None => list(item)?,
+        },
+        Expect::Nothing => match number(&item) {
+            Some(_) => return Some(Ok(Done::Ack("{}".to_owned()))),
+            None => list(item)?,
+        },
+        Expect::Text => {
+            if let Frame::Array { data, .. } = item {
+                data
+            } else {
+                return Some(Ok(Done::Ack(owned(&text(item)?)?)));
+            }
+        }
+        Expect::Patch => {
+            let parts = list(item)?;
+            match parts.first().and_then(number) {
+                Some(version) => return Some(Ok(Done::Ack(patch_ack(version, number(parts.get(1)?)?)))),
+                None => parts,
+            }
+        }
+        Expect::Join { since, messages } => {
+            let mut parts = list(item)?;
+            match parts.first().and_then(number) {
+                Some(reason) => {
+                    let you = owned(&text(parts.pop()?)?)?;
+                    return joined(head, shared?, reason, since, messages, Some(&you)).map(Ok);
+                }
+                None => parts,
+            }
+        }
+        Expect::Tail(since) => {
+            let parts = list(item)?;
+            match parts.first().and_then(number) {
+                Some(reason) => return joined(head, shared?, reason, since, usize::MAX, None).map(Ok),
+                None => parts,
+            }
+        }
+    }
+    .into_iter();
+    let code = text(parts.next()?)?;
+    let code = ErrorCode::ALL
+        .iter()
+        .copied()
+        .find(|known| known.as_str().as_bytes() == code)?;
+    let message = Cow::Owned(owned(&text(parts.next()?)?)?);
+    let details = match parts.next() {
+        None | Some(Frame::Null) => None,
+        Some(details) => Some(owned(&text(details)?)?),
+    };
+    Some(Err(Refusal {
+        code,
+        message,
+        details,
+    }))
+}
+
+fn joined(
+    head: &Head<'_>,
+    shared: &Shared,
+    reason: u64,
+    since: u64,
+    messages: usize,
+    you: Option<&str>,
+) -> Option<Done> {
+    let reason = match reason {
+        0 => {
+            let missed = shared.after(since, head.seq)?;
+            let mut data = String::with_capacity(you.map_or(0, str::len) + 96);
+            push_head(&mut data, head);
+            data.push_str(",\"recovered\":true,\"missed\":");
+            push_u64(&mut data, missed.len() as u64);
+            push_you(&mut data, you);
+            let epoch = head.epoch.to_owned();
+            return Some(Done::Joined(Joined {
+                epoch,
+                seq: head.seq,
+                data,
+                missed,
+                recovered: true,
+            }));
+        }
+        1 => "new",
+        2 => "too_old",
+        3 => "epoch_changed",
+        4 => "ahead",
+        _ => return None,
+    };
+    let data = shared.picture.as_ref()?.data(head, reason, messages, you)?;
+    let epoch = head.epoch.to_owned();
+    Some(Done::Joined(Joined {
+        epoch,
+        seq: head.seq,
+        data,
+        missed: Vec::new(),
+        recovered: false,
+    }))
+}
+
+fn message_ack(head: &Head<'_>, seq: u64, tail: &[u8]) -> Option<String> {
+    let message = event::message_text(head.epoch, seq, head.ts, std::str::from_utf8(tail).ok()?);
+    let mut out = String::with_capacity(message.len() + 12);
+    out.push_str("{\"message\":");
+    out.push_str(&message);
+    out.push('}');
+    Some(out)
+}
+
+fn seq_ack(seq: u64) -> String {
+    let mut out = String::with_capacity(24);
+    out.push_str("{\"seq\":");
+    push_u64(&mut out, seq);
+    out.push('}');
+    out
+}
+
+fn patch_ack(version: u64, seq: u64) -> String {
+    let mut out = String::with_capacity(40);
+    out.push_str("{\"version\":");
+    push_u64(&mut out, version);
+    out.push_str(",\"seq\":");
+    push_u64(&mut out, seq);
+    out.push('}');
+    out
+}
+
+fn number(frame: &Frame) -> Option<u64> {
+    if let Frame::Number { data, .. } = frame {
+        u64::try_from(*data).ok()
+    } else {
+        None
+    }
+}
+
+fn text(frame: Frame) -> Option<Bytes> {
+    if let Frame::BlobString { data, .. } | Frame::SimpleString { data, .. } = frame {
+        Some(data)
+    } else {
+        None
+    }
+}
+
+fn list(frame: Frame) -> Option<Vec<Frame>> {
+    if let Frame::Array { data, .. } = frame {
+        Some(data)
+    } else {
+        None
+    }
+}
+
+fn texts(frame: Frame) -> Option<Vec<Bytes>> {
+    list(frame)?.into_iter().map(text).collect()
+}
+
+fn owned(bytes: &Bytes) -> Option<String> {
+    std::str::from_utf8(bytes).ok().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn n(data: i64) -> Frame {
+        Frame::Number {
+            data,
+            attributes: None,
+        }
+    }
+
+    fn t(text: &'static str) -> Frame {
+        Frame::BlobString {
+            data: Bytes::from_static(text.as_bytes()),
+            attributes: None,
+        }
+    }
+
+    fn l(data: Vec<Frame>) -> Frame {
+        Frame::Array {
+            data,
+            attributes: None,
+        }
+    }
+
+    fn read(answers: Vec<Frame>, shared: Frame, expect: Vec<Expect>) -> Vec<Reply> {
+        let mut items = vec![n(1), n(1_760_000_000_000), t("k1"), n(7), n(0), shared];
+        items.extend(answers);
+        decode(&RoomId::new("r").unwrap(), l(items), expect)
+            .unwrap()
+            .replies
+    }
+
+    #[test]
+    fn acks_and_refusals() {
+        let replies = read(
+            vec![
+                n(7),
+                n(6),
+                n(0),
+                l(vec![n(3), n(5)]),
+                l(vec![t("conflict"), t("no"), t("\"version\":1")]),
+            ],
+            n(0),
+            vec![
+                Expect::Message(Bytes::from_static(b"\"by\":\"u\"}")),
+                Expect::Seq,
+                Expect::Nothing,
+                Expect::Patch,
+                Expect::Patch,
+            ],
+        );
+        let ack = |text: &str| Ok(Done::Ack(text.to_owned()));
+        let message = "{\"message\":{\"id\":\"k1-0000000007\",\"seq\":7,\"ts\":1760000000000,\"by\":\"u\"}}";
+        let refusal = Refusal {
+            code: ErrorCode::Conflict,
+            message: "no".into(),
+            details: Some("\"version\":1".to_owned()),
+        };
+        let expected = vec![
+            ack(message),
+            ack("{\"seq\":6}"),
+            ack("{}"),
+            ack("{\"version\":3,\"seq\":5}"),
+            Err(refusal),
+        ];
+        assert_eq!(replies, expected);
+    }
+
+    #[test]
+    fn joins_share_the_picture_and_the_events() {
+        let picture = l(vec![
+            t("active"),
+            t("{}"),
+            n(2),
+            t("\"a\":1"),
+            t("{}"),
+            n(1),
+            l(vec![t("1"), t("2")]),
+        ]);
+        let shared = l(vec![picture, n(6), l(vec![t("six"), t("seven")])]);
+        let replies = read(
+            vec![l(vec![n(1), t("me")]), l(vec![n(0), t("me")]), l(vec![n(2)])],
+            shared,
+            vec![
+                Expect::Join {
+                    since: 0,
+                    messages: 1,
+                },
+                Expect::Join {
+                    since: 6,
+                    messages: 1,
+                },
+                Expect::Tail(1),
+            ],
+        );
+        let Ok(Done::Joined(first)) = &replies[0] else {
+            panic!("{replies:?}")
+        };
+        assert_eq!(
+            first.data,
+            "{\"epoch\":\"k1\",\"seq\":7,\"recovered\":false,\"reason\":\"new\",\"room\":{\"id\":\"r\",\
+             \"status\":\"active\",\"config\":{}},\"version\":2,\"state\":{\"a\":1},\"users\":[{}],\"members\":1,\
+             \"messages\":[2],\"you\":me}"
+        );
+        let Ok(Done::Joined(second)) = &replies[1] else {
+            panic!("{replies:?}")
+        };
+        assert_eq!(second.missed, ["seven"]);
+        assert_eq!(
+            second.data,
+            "{\"epoch\":\"k1\",\"seq\":7,\"recovered\":true,\"missed\":1,\"you\":me}"
+        );
+        let Ok(Done::Joined(third)) = &replies[2] else {
+            panic!("{replies:?}")
+        };
+        assert!(
+            third.data.ends_with("\"messages\":[1,2]}") && !third.recovered,
+            "{third:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_answer_is_an_internal_fault() {
+        for frame in [n(1), l(vec![]), l(vec![n(1), n(1), t("k"), n(0), n(0), n(0)])] {
+            let room = RoomId::new("r").unwrap();
+            assert!(matches!(
+                decode(&room, frame, vec![Expect::Seq]),
+                Err(StoreError::Internal(_))
+            ));
+        }
+    }
+}

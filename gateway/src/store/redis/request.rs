@@ -1,0 +1,421 @@
+//! A batch as the arguments of the room function; `lua/base.lua` says what it takes.
+
+use std::{fmt::Write as _, ops::Range};
+
+use bytes::Bytes;
+use fred::types::Value;
+use roomgate_shared::{
+    ids::RoomId,
+    protocol::{
+        DEFAULT_PAGE, MAX_PRESENCE_BYTES, MAX_STATE_BYTES,
+        command::{Fields, Since},
+        json::push_str,
+    },
+};
+
+use super::function::LIBRARY;
+use crate::store::{Join, Op, StoreLimits};
+
+/// Texts from this length on are handed over as they are instead of being copied together with the small ones.
+const OWN: usize = 1024;
+/// Digits of an epoch.
+const EPOCH: usize = 10;
+
+/// What the answer to an operation will be, and what is needed to put its text together.
+#[derive(Debug)]
+pub(super) enum Expect {
+    /// A message's `seq`; its tail.
+    Message(Bytes),
+    /// A `seq`.
+    Seq,
+    /// The text of the ack.
+    Text,
+    /// Nothing to tell.
+    Nothing,
+    /// Version and `seq` of a patch.
+    Patch,
+    /// A join.
+    Join {
+        /// The client's `since.seq`.
+        since: u64,
+        /// Newest messages in the snapshot.
+        messages: usize,
+    },
+    /// A tail, from this `seq`.
+    Tail(u64),
+}
+
+/// A batch, encoded.
+pub(super) struct Request {
+    /// The arguments of `FCALL`.
+    pub(super) args: Vec<Value>,
+    /// One for each operation.
+    pub(super) expect: Vec<Expect>,
+}
+
+/// The first argument of the room function after the keys. Made once.
+pub(super) fn limits_text(limits: &StoreLimits) -> Bytes {
+    let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    for number in [
+        limits.log_events,
+        ms(limits.log_age),
+        limits.log_bytes,
+        ms(limits.active_ttl),
+        ms(limits.retention),
+        limits.page_bytes as u64,
+        MAX_PRESENCE_BYTES as u64,
+        MAX_STATE_BYTES as u64,
+    ] {
+        let _ = write!(text, "{number} ");
+    }
+    text.into()
+}
+
+enum Part {
+    Static(&'static str),
+    Copied(Range<usize>),
+    Own(Bytes),
+}
+
+/// Collects arguments: the small ones in one allocation.
+#[derive(Default)]
+struct Args {
+    text: String,
+    parts: Vec<Part>,
+}
+
+impl Args {
+    fn fixed(&mut self, text: &'static str) {
+        self.parts.push(Part::Static(text));
+    }
+
+    fn copy(&mut self, text: &str) {
+        self.with(|out| out.push_str(text));
+    }
+
+    fn with(&mut self, write: impl FnOnce(&mut String)) {
+        let start = self.text.len();
+        write(&mut self.text);
+        self.parts.push(Part::Copied(start..self.text.len()));
+    }
+
+    fn quoted(&mut self, text: &str) {
+        self.with(|out| push_str(out, text));
+    }
+
+    fn number(&mut self, number: impl std::fmt::Display) {
+        self.with(|out| {
+            let _ = write!(out, "{number}");
+        });
+    }
+
+    fn text(&mut self, text: String) {
+        if text.len() < OWN {
+            self.copy(&text)
+        } else {
+            self.parts.push(Part::Own(text.into()))
+        }
+    }
+
+    fn bytes(&mut self, bytes: Bytes) {
+        self.parts.push(Part::Own(bytes));
+    }
+
+    fn fields(&mut self, fields: &Fields) {
+        self.number(fields.len());
+        for (name, value) in fields {
+            self.copy(name);
+            self.copy(value.as_str());
+        }
+    }
+
+    fn names(&mut self, names: &[String]) {
+        self.number(names.len());
+        for name in names {
+            self.copy(name);
+        }
+    }
+
+    /// A cursor: an empty one is none, so one that a client left empty is written as what no cursor can be.
+    fn cursor(&mut self, cursor: Option<&str>) {
+        match cursor {
+            None => self.fixed(""),
+            Some("") => self.fixed("?"),
+            Some(cursor) => self.copy(cursor),
+        }
+    }
+
+    fn since(&mut self, since: Option<&Since>) {
+        match since {
+            None => {
+                self.fixed("");
+                self.fixed("0");
+            }
+            Some(since) => {
+                self.cursor(Some(&since.epoch));
+                self.number(since.seq);
+            }
+        }
+    }
+}
+
+/// A room's keys in the order of `lua/base.lua`, and last its channel. One allocation for all of them.
+fn names(room: &RoomId) -> [Bytes; 8] {
+    const PARTS: [&str; 8] = [
+        "meta", "log", "messages", "message", "users", "seen", "state", "events",
+    ];
+    let mut text = String::with_capacity(PARTS.len() * (room.as_str().len() + 17));
+    let ranges = PARTS.map(|part| {
+        let start = text.len();
+        for piece in ["room:{", room.as_str(), "}:", part] {
+            text.push_str(piece);
+        }
+        start..text.len()
+    });
+    let text = Bytes::from(text);
+    ranges.map(|range| text.slice(range))
+}
+
+/// Encodes a batch. `random` gives the epoch of a room that has to be made.
+pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, random: impl Fn() -> u64) -> Request {
+    let mut args = Args::default();
+    let mut expect = Vec::with_capacity(ops.len());
+    let mut keys = 4;
+    let mut nonce: Option<String> = None;
+    let mut ops = ops.into_iter().peekable();
+    while let Some(op) = ops.next() {
+        if !matches!(
+            op,
+            Op::MessageSend { .. } | Op::Broadcast { .. } | Op::Signal { .. }
+        ) {
+            keys = 7;
+        }
+        match op {
+            Op::Join(join) => {
+                if join.create && nonce.is_none() {
+                    nonce = Some(epoch(random()));
+                }
+                let nonce = nonce.as_deref().filter(|_| join.create).unwrap_or_default();
+                expect.push(encode_join(&mut args, &join, nonce));
+            }
+            Op::Part {
+                user,
+                connection,
+                leaving,
+            } => {
+                args.fixed("P");
+                args.copy(user.as_str());
+                args.number(connection);
+                args.fixed(if leaving { "1" } else { "0" });
+                expect.push(Expect::Nothing);
+            }
+            Op::PresenceUpdate { user, set, remove } => {
+                args.fixed("U");
+                args.copy(user.as_str());
+                args.fields(&set);
+                args.names(&remove);
+                expect.push(Expect::Seq);
+            }
+            Op::StateGet { fields } => {
+                args.fixed("G");
+                match fields {
+                    None => args.fixed("-1"),
+                    Some(fields) => args.names(&fields),
+                }
+                expect.push(Expect::Text);
+            }
+            Op::StatePatch {
+                by,
+                set,
+                remove,
+                increment,
+                if_version,
+            } => {
+                args.fixed("S");
+                args.quoted(by.as_str());
+                match if_version {
+                    None => args.fixed(""),
+                    Some(version) => args.number(version),
+                }
+                args.fields(&set);
+                args.names(&remove);
+                args.number(increment.len());
+                for (name, number) in &increment {
+                    args.copy(name);
+                    args.with(|out| {
+                        let _ = write!(out, "{number:?}");
+                    });
+                }
+                expect.push(Expect::Patch);
+            }
+            Op::MessageSend { by, tail } => {
+                let mut run = vec![(by, tail)];
+                while let Some(Op::MessageSend { by, tail }) =
+                    ops.next_if(|next| matches!(next, Op::MessageSend { .. }))
+                {
+                    run.push((by, tail));
+                }
+                if run.len() == 1 {
+                    args.fixed("M");
+                } else {
+                    args.fixed("N");
+                    args.number(run.len());
+                }
+                for (by, tail) in run {
+                    args.quoted(by.as_str());
+                    let tail = Bytes::from(tail);
+                    args.bytes(tail.clone());
+                    expect.push(Expect::Message(tail));
+                }
+            }
+            Op::MessageHistory { before, after, limit } => {
+                args.fixed("H");
+                args.cursor(before.as_deref());
+                args.cursor(after.as_deref());
+                args.number(limit);
+                expect.push(Expect::Text);
+            }
+            Op::Broadcast { by, data } => {
+                args.fixed("B");
+                args.quoted(by.as_str());
+                args.text(data);
+                expect.push(Expect::Seq);
+            }
+            Op::Signal { payload } => {
+                args.fixed("X");
+                args.bytes(payload);
+                expect.push(Expect::Nothing);
+            }
+            Op::UsersList { cursor, limit } => {
+                args.fixed("L");
+                args.copy(cursor.as_deref().unwrap_or_default());
+                args.number(limit);
+                expect.push(Expect::Text);
+            }
+            Op::Tail { since } => {
+                args.fixed("T");
+                args.since(Some(&since));
+                args.number(DEFAULT_PAGE);
+                expect.push(Expect::Tail(since.seq));
+            }
+        }
+    }
+    Request {
+        args: values(room, keys, limits, args),
+        expect,
+    }
+}
+
+fn encode_join(args: &mut Args, join: &Join, nonce: &str) -> Expect {
+    args.fixed("J");
+    args.copy(join.user.as_str());
+    args.copy(&join.name);
+    args.number(join.connection);
+    args.copy(join.node.as_str());
+    args.since(join.since.as_ref());
+    args.number(join.messages);
+    args.copy(nonce);
+    args.fields(&join.presence);
+    Expect::Join {
+        since: join.since.as_ref().map_or(0, |since| since.seq),
+        messages: join.messages,
+    }
+}
+
+fn values(room: &RoomId, keys: usize, limits: &Bytes, args: Args) -> Vec<Value> {
+    let [names @ .., channel] = names(room);
+    let mut values = Vec::with_capacity(keys + 4 + args.parts.len());
+    values.push(Value::Bytes(LIBRARY.name.clone()));
+    values.push(Value::Integer(keys as i64));
+    values.extend(names.into_iter().take(keys).map(Value::Bytes));
+    values.push(Value::Bytes(limits.clone()));
+    values.push(Value::Bytes(channel));
+    let text = Bytes::from(args.text);
+    values.extend(args.parts.into_iter().map(|part| {
+        Value::Bytes(match part {
+            Part::Static(text) => Bytes::from_static(text.as_bytes()),
+            Part::Copied(range) => text.slice(range),
+            Part::Own(bytes) => bytes,
+        })
+    }));
+    values
+}
+
+/// The name of a room's life: ten of `0-9a-z`.
+fn epoch(mut random: u64) -> String {
+    (0..EPOCH)
+        .map(|_| {
+            let digit = (random % 36) as u32;
+            random /= 36;
+            char::from_digit(digit, 36).unwrap_or('0')
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use roomgate_shared::{ids::UserId, keys};
+
+    #[test]
+    fn the_keys_are_those_that_all_agree_on() {
+        let room = RoomId::new("a:b~c").unwrap();
+        let [
+            meta,
+            state,
+            users,
+            seen,
+            messages,
+            message,
+            log,
+            _commands,
+            events,
+        ] = keys::room(&room);
+        let ours = [meta, log, messages, message, users, seen, state, events].map(Bytes::from);
+        assert_eq!(names(&room), ours);
+    }
+
+    fn encoded(ops: Vec<Op>) -> (Vec<String>, Vec<Expect>) {
+        let limits = limits_text(&StoreLimits::default());
+        let request = encode(&RoomId::new("r").unwrap(), ops, &limits, || 36);
+        let args = request
+            .args
+            .iter()
+            .map(|value| value.as_string().unwrap())
+            .collect();
+        (args, request.expect)
+    }
+
+    #[test]
+    fn messages_on_end_make_one_run() {
+        let by = UserId::new("u\"1").unwrap();
+        let send = |tail: &str| Op::MessageSend {
+            by: by.clone(),
+            tail: tail.to_owned(),
+        };
+        let broadcast = Op::Broadcast {
+            by: by.clone(),
+            data: "{}".to_owned(),
+        };
+        let (args, expect) = encoded(vec![send("a"), send("b"), broadcast, send("c")]);
+        assert_eq!(args[1], "4");
+        assert_eq!(
+            args[6],
+            "10000 600000 8388608 3600000 86400000 4194304 4096 1048576 "
+        );
+        assert_eq!(args[7], "room:{r}:events");
+        let by = "\"u\\\"1\"";
+        assert_eq!(
+            args[8..],
+            ["N", "2", by, "a", by, "b", "B", by, "{}", "M", by, "c"]
+        );
+        assert_eq!(expect.len(), 4);
+    }
+
+    #[test]
+    fn a_room_is_made_under_one_epoch_however_many_join() {
+        assert_eq!(epoch(36 + 35), "z100000000");
+        assert_eq!(epoch(u64::MAX).len(), EPOCH);
+    }
+}

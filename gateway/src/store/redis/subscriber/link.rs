@@ -1,0 +1,353 @@
+//! One connection's life: what is sent, what comes in, and whether anything still does.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+};
+
+use bytes::{Bytes, BytesMut};
+use redis_protocol::resp3::{decode::complete::decode_range, types::RangeFrame};
+use roomgate_shared::keys;
+use tokio::{
+    net::TcpStream,
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Request, SILENCE, Setup, TRIAL,
+    rooms::{Confirmed, Rooms},
+};
+use crate::store::redis::wire::{Wire, push_command};
+
+/// Least free space for a read.
+const READ: usize = 16 * 1024;
+/// A buffer above this is given back when it is empty.
+const KEEP: usize = 256 * 1024;
+/// Channels in one command.
+const CHANNELS: usize = 512;
+/// Requests taken in before anything else is looked at.
+const BURST: usize = 256;
+
+/// Why a link ended.
+pub(super) enum Lost {
+    /// Nobody can ask any more.
+    Stopped,
+    /// Broken, deaf, or not understood.
+    Connection(&'static str),
+}
+
+/// The trial of a silent connection.
+struct Trial {
+    /// When it has failed.
+    end: Instant,
+    ponged: bool,
+    /// What publishing came to: `None` while it is under way or if Redis did not take it.
+    published: Option<u64>,
+    publishing: Option<Pin<Box<dyn Future<Output = Option<u64>> + Send>>>,
+    /// What comes back.
+    token: Bytes,
+}
+
+/// One connection.
+pub(super) struct Link<'a> {
+    setup: &'a Setup,
+    stream: TcpStream,
+    input: BytesMut,
+    output: Vec<u8>,
+    /// How much of `output` is written.
+    written: usize,
+    rooms: &'a mut Rooms,
+    proven: Arc<AtomicBool>,
+    /// Confirmations owed before the interruption is told.
+    owed: Option<usize>,
+    heard: Instant,
+    trial: Option<Trial>,
+}
+
+impl<'a> Link<'a> {
+    /// Takes over a connection and asks for the rooms that are wanted. `tell`: an interruption came before.
+    pub(super) fn new(
+        setup: &'a Setup,
+        wire: Wire,
+        rooms: &'a mut Rooms,
+        proven: Arc<AtomicBool>,
+        tell: bool,
+    ) -> Self {
+        let mut output = Vec::new();
+        rooms.own(&setup.channel);
+        push_command(&mut output, &["SUBSCRIBE", &setup.channel]);
+        for channels in rooms.resubscribe().chunks(CHANNELS) {
+            push_channels(&mut output, "SUBSCRIBE", channels);
+        }
+        let owed = tell.then(|| rooms.owed());
+        let (stream, input) = (wire.stream, wire.input);
+        let heard = Instant::now();
+        // A new connection is on trial at once; it is published to when the node's own channel is confirmed.
+        let trial = Some(Trial {
+            end: heard + TRIAL,
+            ponged: false,
+            published: None,
+            publishing: None,
+            token: Bytes::new(),
+        });
+        Self {
+            setup,
+            stream,
+            input,
+            output,
+            written: 0,
+            rooms,
+            proven,
+            owed,
+            heard,
+            trial,
+        }
+    }
+
+    /// Serves until the connection is lost. `failures` is set to 0 when it has proven itself.
+    pub(super) async fn run(
+        mut self,
+        inbox: &mut mpsc::UnboundedReceiver<Request>,
+        failures: &mut u32,
+    ) -> Lost {
+        loop {
+            let pending = self.written < self.output.len();
+            let due = self
+                .trial
+                .as_ref()
+                .map_or(self.heard + SILENCE, |trial| trial.end);
+            // Everything awaited here may be dropped half way without loss: readiness, the queue, the clock, and a
+            // future that `trial` keeps.
+            let step = tokio::select! {
+                ready = self.stream.readable() => ready.map_err(|_| "read failed").and_then(|()| self.read()),
+                ready = self.stream.writable(), if pending => {
+                    ready.map_err(|_| "write failed").and_then(|()| self.write())
+                }
+                request = inbox.recv() => match request {
+                    Some(request) => {
+                        self.take(request, inbox);
+                        self.write()
+                    }
+                    None => return Lost::Stopped,
+                },
+                published = published(&mut self.trial) => self.published(published),
+                () = sleep_until(due) => self.due(),
+            };
+            if let Err(reason) = step {
+                return Lost::Connection(reason);
+            }
+            if self.proven.load(Ordering::Relaxed) {
+                *failures = 0;
+            }
+        }
+    }
+
+    /// Takes one request and those behind it, so that they go in one write.
+    fn take(&mut self, request: Request, inbox: &mut mpsc::UnboundedReceiver<Request>) {
+        let mut next = Some(request);
+        let mut subscribe = Vec::new();
+        for _ in 0..BURST {
+            match next {
+                Some(Request::Subscribe(room, done)) => subscribe.push(self.rooms.subscribe(room, done)),
+                Some(Request::Unsubscribe(room)) => {
+                    push_channels(&mut self.output, "SUBSCRIBE", &subscribe);
+                    subscribe.clear();
+                    let channel = self.rooms.unsubscribe(&room);
+                    push_command(&mut self.output, &["UNSUBSCRIBE", &channel]);
+                }
+                None => break,
+            }
+            next = inbox.try_recv().ok();
+        }
+        push_channels(&mut self.output, "SUBSCRIBE", &subscribe);
+        if let Some(Request::Subscribe(room, done)) = next {
+            let channel = self.rooms.subscribe(room, done);
+            push_command(&mut self.output, &["SUBSCRIBE", &channel]);
+        } else if let Some(Request::Unsubscribe(room)) = next {
+            let channel = self.rooms.unsubscribe(&room);
+            push_command(&mut self.output, &["UNSUBSCRIBE", &channel]);
+        }
+    }
+
+    fn write(&mut self) -> Result<(), &'static str> {
+        while self.written < self.output.len() {
+            match self.stream.try_write(&self.output[self.written..]) {
+                Ok(written) => self.written += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => return Err("write failed"),
+            }
+        }
+        self.output = Vec::new();
+        self.written = 0;
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<(), &'static str> {
+        self.input.reserve(READ);
+        match self.stream.try_read_buf(&mut self.input) {
+            Ok(0) => return Err("closed by Redis"),
+            Ok(_) => self.heard = Instant::now(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(_) => return Err("read failed"),
+        }
+        while let Some((frame, length)) = decode_range(&self.input).map_err(|_| "not understood")? {
+            let bytes = self.input.split_to(length).freeze();
+            self.handle(&frame, &bytes)?;
+        }
+        if self.input.is_empty() && self.input.capacity() > KEEP {
+            self.input = BytesMut::new();
+        }
+        self.write()
+    }
+
+    fn handle(&mut self, frame: &RangeFrame, bytes: &Bytes) -> Result<(), &'static str> {
+        let RangeFrame::Push { data: parts, .. } = frame else {
+            // The answer to PING; an error, for example of an ACL that forbids the channel.
+            if matches!(
+                frame,
+                RangeFrame::SimpleString { .. } | RangeFrame::BlobString { .. }
+            ) {
+                if let Some(trial) = &mut self.trial {
+                    trial.ponged = true;
+                }
+                return Ok(());
+            }
+            if let RangeFrame::SimpleError {
+                data: (start, end), ..
+            } = frame
+            {
+                let error = String::from_utf8_lossy(&bytes[*start..*end]);
+                tracing::error!(%error, "Redis refuses a command of the event subscriber");
+            }
+            return Err("a command was refused");
+        };
+        let mut texts = parts.iter().map(|part| {
+            if let RangeFrame::BlobString {
+                data: (start, end), ..
+            } = part
+            {
+                Some(*start..*end)
+            } else {
+                None
+            }
+        });
+        let (Some(Some(kind)), Some(Some(channel))) = (texts.next(), texts.next()) else {
+            return Err("an unknown push");
+        };
+        let channel = &bytes[channel];
+        let confirmed = match &bytes[kind] {
+            b"message" => {
+                let payload = texts.next().flatten().ok_or("a message without payload")?;
+                self.message(channel, bytes.slice(payload));
+                return Ok(());
+            }
+            b"subscribe" => self.rooms.subscribed(channel),
+            b"unsubscribe" => self.rooms.unsubscribed(channel),
+            _ => return Ok(()),
+        };
+        match confirmed {
+            Confirmed::Fine if channel == self.setup.channel.as_bytes() => self.try_out(),
+            Confirmed::Fine => {}
+            Confirmed::Unwanted(room) => {
+                let channel = self.rooms.unsubscribe(&room);
+                push_command(&mut self.output, &["UNSUBSCRIBE", &channel]);
+            }
+            Confirmed::Unexpected => return Err("Redis ended a subscription"),
+        }
+        if let Some(owed) = &mut self.owed {
+            *owed -= 1;
+            if *owed == 0 {
+                self.owed = None;
+                tracing::info!("the event subscription to Redis is back; all rooms are confirmed");
+                self.setup.sink.interrupted();
+            }
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, channel: &[u8], payload: Bytes) {
+        let Ok(channel) = std::str::from_utf8(channel) else {
+            return;
+        };
+        if let Some(room) = keys::room_of_channel(channel) {
+            self.setup.sink.payload(room, payload);
+        } else if channel == self.setup.channel
+            && self.trial.as_ref().is_some_and(|trial| trial.token == payload)
+        {
+            self.trial = None;
+            self.proven.store(true, Ordering::Release);
+        }
+    }
+
+    /// The time of the next step has come: a trial begins, or has failed.
+    fn due(&mut self) -> Result<(), &'static str> {
+        match &self.trial {
+            None => {
+                self.try_out();
+                self.write()
+            }
+            // Redis lives, but cannot be published to: no word on the subscription. The command connection's own
+            // supervision sees to that.
+            Some(Trial {
+                ponged: true,
+                published: None,
+                ..
+            }) => {
+                self.trial = None;
+                self.proven.store(false, Ordering::Release);
+                Ok(())
+            }
+            Some(_) => Err("deaf: nothing has come through"),
+        }
+    }
+
+    fn try_out(&mut self) {
+        let token = Bytes::from(format!("{:016x}", (self.setup.random)()));
+        push_command(&mut self.output, &["PING"]);
+        let publishing = (self.setup.publish)(self.setup.channel.clone(), token.clone());
+        self.trial = Some(Trial {
+            end: Instant::now() + TRIAL,
+            ponged: false,
+            published: None,
+            publishing: Some(publishing),
+            token,
+        });
+    }
+
+    fn published(&mut self, receivers: Option<u64>) -> Result<(), &'static str> {
+        if receivers == Some(0) {
+            return Err("deaf: Redis knows of no subscription");
+        }
+        if let Some(trial) = &mut self.trial {
+            trial.publishing = None;
+            trial.published = receivers;
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a trial's publication, if one is under way. Being dropped, it loses nothing: the trial keeps the future.
+fn published(trial: &mut Option<Trial>) -> impl Future<Output = Option<u64>> {
+    std::future::poll_fn(
+        move |context| match trial.as_mut().and_then(|trial| trial.publishing.as_mut()) {
+            Some(publishing) => publishing.as_mut().poll(context),
+            None => Poll::Pending,
+        },
+    )
+}
+
+fn push_channels(output: &mut Vec<u8>, command: &'static str, channels: &[String]) {
+    if !channels.is_empty() {
+        let arguments: Vec<&str> = std::iter::once(command)
+            .chain(channels.iter().map(String::as_str))
+            .collect();
+        push_command(output, &arguments);
+    }
+}
