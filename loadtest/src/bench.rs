@@ -75,7 +75,7 @@ pub struct BenchArgs {
     /// Where raw figures (JSON lines), logs and profiles go
     #[arg(long, value_name = "DIR", default_value = "loadtest/reports")]
     reports: PathBuf,
-    /// Profile the gateways in each measured window with `perf record -g`; slows them, so no report
+    /// Profile gateways and Redis in each measured window with `perf record -g`; slows them, so no report
     #[arg(long)]
     profile: bool,
 }

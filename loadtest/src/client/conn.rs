@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     ops::Range,
 };
 
@@ -10,6 +10,10 @@ use mio::net::TcpStream;
 use roomgate_shared::{
     ids::{CommandId, RoomId},
     protocol::{Command, CommandFrame, JsonText, SUBPROTOCOL, command::MessageKind},
+};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt},
 };
 
 use super::frames::{opcode, push_frame};
@@ -131,17 +135,18 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// Begins to connect.
+    /// Begins to connect, as the fleet's `number`th.
     ///
     /// # Errors
     /// No socket or no port could be had.
     pub fn open(
+        number: usize,
         gateway: usize,
         at: SocketAddr,
         rooms: Range<usize>,
         template: Option<Template>,
     ) -> io::Result<Self> {
-        let stream = TcpStream::connect(at)?;
+        let stream = dial(number, at)?;
         Ok(Self {
             stream,
             phase: Phase::Connecting,
@@ -263,6 +268,30 @@ impl Conn {
                 Err(e) => return Err(e),
             }
         }
+    }
+}
+
+/// The first port that connections come from, below those that the system gives out by itself.
+const FIRST_PORT: usize = 10_000;
+const PORTS: usize = 22_000;
+
+/// A socket that is connecting, from a port of our own choosing on a loopback address of this process's own: with some
+/// ten thousand connections from one address, the kernel's search for a free port costs more than all else.
+fn dial(number: usize, at: SocketAddr) -> io::Result<TcpStream> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    // Ports of an earlier run may still be waiting for late packets.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let from = Ipv4Addr::new(127, 1 + high % 100, low, (2 + number / PORTS) as u8);
+    // A port that somebody listens on at every address is passed over; any free one will do then.
+    let port = (FIRST_PORT + number % PORTS) as u16;
+    if let Err(Errno::ADDRINUSE) = bind(&socket, &SocketAddrV4::new(from, port)) {
+        bind(&socket, &SocketAddrV4::new(from, 0))?;
+    }
+    match connect(&socket, &at) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::from_std(socket.into())),
+        Err(error) => Err(error.into()),
     }
 }
 

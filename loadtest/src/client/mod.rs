@@ -218,7 +218,7 @@ impl Fleet {
         room.writers += u64::from(member.template.is_some());
         room.watched |= member.watches;
         let at = self.gateways[member.gateway];
-        let mut conn = Conn::open(member.gateway, at, member.rooms, member.template)?;
+        let mut conn = Conn::open(index, member.gateway, at, member.rooms, member.template)?;
         conn.watches = member.watches;
         self.poll.registry().register(
             &mut conn.stream,

@@ -154,24 +154,21 @@ pub(super) fn measure(
     Ok(Window::between(&before, &after))
 }
 
-/// `perf record` of the gateways for the length of a window; waits for it when dropped.
+/// `perf record` of the servers for the length of a window; waits for it when dropped.
 struct Profile(Vec<Child>);
 
 impl Profile {
     fn start(into: &Path, name: &str, cluster: &Cluster, window: Duration) -> Self {
-        let children = cluster.gateways.iter().enumerate().map(|(number, gateway)| {
+        let gateways = cluster.gateways.iter().enumerate();
+        let named = gateways.map(|(number, gateway)| (format!("gateway-{number}"), gateway.pid()));
+        let redis = cluster
+            .redis
+            .iter()
+            .map(|redis| ("redis".to_owned(), redis.pid()));
+        let children = named.chain(redis).map(|(whose, pid)| {
             Command::new("perf")
-                .args([
-                    "record",
-                    "-q",
-                    "-F",
-                    "1999",
-                    "-g",
-                    "-p",
-                    &gateway.pid().to_string(),
-                    "-o",
-                ])
-                .arg(into.join(format!("{name}-{number}.perf.data")))
+                .args(["record", "-q", "-F", "1999", "-g", "-p", &pid.to_string(), "-o"])
+                .arg(into.join(format!("{name}-{whose}.perf.data")))
                 .args(["--", "sleep", &window.as_secs_f64().to_string()])
                 .stdin(Stdio::null())
                 .spawn()
