@@ -6,7 +6,13 @@ use futures_util::{SinkExt, StreamExt, stream::SplitSink};
 use roomgate_shared::protocol::event::ServerFrame;
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, sync::mpsc, time::timeout};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, tungstenite::Message};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{
+        Message,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
+};
 
 /// How long anything may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -20,8 +26,16 @@ pub(crate) struct Client {
     /// Read while something else was waited for.
     seen: VecDeque<ServerFrame>,
     sent: u64,
+    reader: tokio::task::JoinHandle<()>,
     /// The data of `welcome`.
     pub(crate) welcome: Value,
+}
+
+/// A dropped client is a lost connection: the socket goes with the task that reads it.
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
 }
 
 enum Received {
@@ -40,7 +54,7 @@ impl Client {
             .unwrap();
         let (sink, mut stream) = socket.split();
         let (received, frames) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
+        let reader = tokio::spawn(async move {
             let mut closed = (1006, String::new());
             while let Some(Ok(message)) = stream.next().await {
                 match message {
@@ -62,6 +76,7 @@ impl Client {
             frames,
             seen: VecDeque::new(),
             sent: 0,
+            reader,
             welcome: Value::Null,
         };
         let welcome = client.next().await;
@@ -165,7 +180,11 @@ impl Client {
     /// Closes with 1000 and waits for the answer.
     pub(crate) async fn close(mut self) {
         // The gateway may have closed first.
-        let _ = self.sink.close().await;
+        let normal = CloseFrame {
+            code: CloseCode::Normal,
+            reason: "".into(),
+        };
+        let _ = self.sink.send(Message::Close(Some(normal))).await;
         self.closed().await;
     }
 

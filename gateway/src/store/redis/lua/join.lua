@@ -6,12 +6,13 @@ back as the resumed ones need. `picture`, 0 if all are resumed:
 { status, config (JSON), version, state (members of a JSON object), users (items of a JSON list), members, messages
 (texts, the newest that anyone asked for, oldest first) }. ]]
 
--- T: since: epoch and seq, messages. Answer: { reason }.
+-- T: since: epoch and seq, messages. Answer: { reason }. Renews the room's life: who asks has members.
 OPS.T = function(c, i, at)
   if not c.epoch then
     gone(c, at)
   else
     rest(c)
+    c.kept = true
     c.asked[#c.asked + 1] = { at = at, epoch = c.argv[i], seq = tonumber(c.argv[i + 1]),
       messages = tonumber(c.argv[i + 2]) }
   end

@@ -211,7 +211,7 @@ local function room(keys, argv)
   end
   if c.pending then flush(c) end
   if c.asked and c.asked[1] then answer_joins(c) end
-  if c.events_n > 0 or c.touched_any then write(c) end
+  if c.events_n > 0 or c.touched_any or (c.kept and c.now + c.limits.ttl > c.life) then write(c) end
   if c.signals then
     for _, payload in ipairs(c.signals) do call('PUBLISH', channel, payload) end
   end

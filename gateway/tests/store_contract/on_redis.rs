@@ -1,0 +1,301 @@
+//! The suite's way to Redis, and what Redis holds inside.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use roomgate::store::{
+    EventSink, Op, SharedStore, StoreError, StoreLimits,
+    redis::{RedisConfig, RedisStore, Secret},
+};
+use roomgate_shared::{
+    ids::{NodeId, RoomId},
+    keys,
+};
+
+use super::{harness::*, redis_server::RedisServer};
+
+/// All nodes of all tests share one server.
+pub(crate) struct Redis;
+
+/// The server that tests share; gone with the process.
+pub(crate) fn server() -> &'static RedisServer {
+    static SERVER: OnceLock<RedisServer> = OnceLock::new();
+    SERVER.get_or_init(RedisServer::start)
+}
+
+/// A configuration for a server.
+pub(crate) fn config(url: &str, index: usize, limits: StoreLimits) -> RedisConfig {
+    RedisConfig {
+        url: Secret::new(url),
+        timeout: Duration::from_secs(5),
+        max_retries: 10,
+        retry_delay: Duration::from_millis(50),
+        node: NodeId::new(format!("gw-{}-{index}", std::process::id())).unwrap(),
+        limits,
+    }
+}
+
+impl Backend for Redis {
+    const NODES: usize = 3;
+
+    async fn store(index: usize, limits: StoreLimits, sink: Arc<dyn EventSink>) -> SharedStore {
+        let store = RedisStore::new(config(&server().url(), index, limits), sink).unwrap();
+        store.boot(PATIENCE).await.unwrap();
+        store
+    }
+}
+
+fn exists(key: &str) -> bool {
+    server().ask(&["EXISTS", key]).trim() == "1"
+}
+
+/// Every key of the room has its type, and a life between `least` and `most` seconds.
+fn check_keys(room: &RoomId, least: i64, most: i64) {
+    let kinds = ["hash", "hash", "hash", "zset", "zset", "hash", "zset"];
+    for (key, kind) in keys::room(room).iter().zip(kinds) {
+        if exists(key) {
+            assert_eq!(server().ask(&["TYPE", key]).trim(), kind, "{key}");
+            let life: i64 = server().ask(&["PTTL", key]).trim().parse().unwrap();
+            assert!((least * 1000..=most * 1000).contains(&life), "{key}: {life} ms");
+        }
+    }
+    let listed = server().ask(&["KEYS", &format!("room:{{{room}}}:*")]);
+    for key in listed.lines().filter(|line| !line.is_empty()) {
+        assert!(keys::room(room)[..8].iter().any(|known| known == key), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn every_key_has_a_life_after_every_operation() {
+    let (node, room) = (node::<Redis>().await, new_room());
+    // Without messages the room lives for an hour from its last change, with them as long as they do; and a sixtieth of
+    // an hour longer at most.
+    let hour = 3600;
+    let before = [
+        enter("u1", 1),
+        presence("u1", &[("a", "1")], &[]),
+        patch(&[("a", "1")], &[]),
+        patch(&[], &["a"]),
+        patch(&[("a", "1")], &[]),
+        broadcast("u1", "{}"),
+        lose("u1", 1),
+        enter("u1", 1),
+        leave("u1", 1),
+        enter("u2", 2),
+        state(None),
+    ];
+    for op in before {
+        node.one(&room, op.clone()).await.unwrap();
+        check_keys(&room, hour - 5, hour + 61);
+        assert!(exists(&keys::room(&room)[0]), "{op:?}");
+    }
+    node.apply(&room, (0..40).map(|_| send("u1", "1")).collect())
+        .await;
+    let after = [
+        send("u1", "1"),
+        leave("u2", 2),
+        patch(&[], &["a"]),
+        enter("u3", 3),
+        patch(&[("b", "1")], &[]),
+    ];
+    for op in after {
+        node.one(&room, op).await.unwrap();
+        check_keys(&room, 24 * hour - 5, 24 * hour + 61);
+    }
+    let score = || server().ask(&["ZSCORE", keys::ROOMS, room.as_str()]);
+    let end: f64 = server()
+        .ask(&["HGET", &keys::room(&room)[0], "end"])
+        .trim()
+        .parse()
+        .unwrap();
+    eventually("the registry knows the room's end", || async {
+        score().trim().parse() == Ok(end)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_room_ends_unless_it_is_used() {
+    let ms = Duration::from_millis;
+    let limits = StoreLimits {
+        active_ttl: ms(600),
+        retention: ms(600),
+        ..StoreLimits::default()
+    };
+    let (node, room) = (node_with::<Redis>(limits).await, new_room());
+    let start = tokio::time::Instant::now();
+    let epoch = node.joined(&room, enter("u1", 1)).await.epoch;
+    while start.elapsed() < ms(1200) {
+        node.ack(&room, send("u1", "1")).await;
+        tokio::time::sleep(ms(20)).await;
+    }
+    assert_eq!(
+        node.joined(
+            &room,
+            Op::Tail {
+                since: since(&epoch, 0)
+            }
+        )
+        .await
+        .epoch,
+        epoch
+    );
+    let all = || server().ask(&["KEYS", &format!("room:{{{room}}}:*")]);
+    eventually("nothing is left", || async { all().trim().is_empty() }).await;
+    assert!(node.one(&room, send("u1", "1")).await.is_err());
+    assert_ne!(node.joined(&room, enter("u1", 1)).await.epoch, epoch);
+}
+
+#[tokio::test]
+async fn messages_past_retention_are_purged() {
+    let limits = StoreLimits {
+        retention: Duration::from_millis(200),
+        ..StoreLimits::default()
+    };
+    let (node, room) = (node_with::<Redis>(limits).await, new_room());
+    node.joined(&room, enter("u1", 1)).await;
+    node.apply(&room, (0..40).map(|_| send("u1", "1")).collect())
+        .await;
+    let [.., messages, message, _, _, _] = keys::room(&room);
+    eventually("old messages are gone from both keys", || async {
+        node.apply(&room, (0..16).map(|_| broadcast("u1", "1")).collect())
+            .await;
+        !exists(&messages) && !exists(&message)
+    })
+    .await;
+    node.ack(&room, send("u1", "1")).await;
+    check_keys(&room, 1, 3700);
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_room_without_meta_is_not_found_again() {
+    let (node, room) = (node::<Redis>().await, new_room());
+    node.apply(
+        &room,
+        vec![enter("u1", 1), send("u1", "1"), patch(&[("a", "1")], &[])],
+    )
+    .await;
+    server().ask(&["DEL", &keys::room(&room)[0]]);
+    assert!(node.one(&room, state(None)).await.is_err());
+    let picture = snapshot(&node.one(&room, enter("u2", 2)).await);
+    assert_eq!(
+        (
+            picture.seq,
+            picture.members,
+            picture.messages.len(),
+            picture.state.len()
+        ),
+        (1, 1, 0, 0)
+    );
+    check_keys(&room, 3595, 3661);
+}
+
+#[tokio::test]
+async fn a_damaged_room_says_so_and_changes_nothing() {
+    let (node, well) = (node::<Redis>().await, new_room());
+    node.joined(&well, enter("u1", 1)).await;
+    for damaged in 0..7 {
+        let room = new_room();
+        node.apply(
+            &room,
+            vec![enter("u1", 1), send("u1", "1"), patch(&[("a", "1")], &[])],
+        )
+        .await;
+        let keys = keys::room(&room);
+        server().ask(&["SET", &keys[damaged], "damaged"]);
+        let dump = || -> Vec<String> { keys.iter().map(|key| server().ask(&["DUMP", key])).collect() };
+        let before = dump();
+        // Everything that this key has to do with.
+        let batch = vec![
+            enter("u2", 2),
+            patch(&[("b", "1")], &[]),
+            send("u1", "2"),
+            presence("u1", &[("a", "1")], &[]),
+            history(None, None, 5),
+            Op::UsersList {
+                cursor: None,
+                limit: 5,
+            },
+        ];
+        let result = node.store.apply(&room, batch).await;
+        assert!(
+            matches!(result, Err(StoreError::Damaged(_))),
+            "{}: {result:?}",
+            keys[damaged]
+        );
+        assert_eq!(dump(), before, "{}", keys[damaged]);
+    }
+    for (field, junk) in [("seq", "x"), ("active", ""), ("end", "-"), ("version", "x")] {
+        let room = new_room();
+        node.joined(&room, enter("u1", 1)).await;
+        server().ask(&["HSET", &keys::room(&room)[0], field, junk]);
+        let result = node.store.apply(&room, vec![enter("u2", 1)]).await;
+        assert!(
+            matches!(result, Err(StoreError::Damaged(_))),
+            "{field}: {result:?}"
+        );
+    }
+    for junk in [
+        "",
+        "{",
+        "[]",
+        "1",
+        "{\"name\":1}",
+        "{\"name\":\"n\",\"joinedAt\":1,\"presence\":{},\"conns\":1}",
+    ] {
+        let room = new_room();
+        node.joined(&room, enter("u1", 1)).await;
+        server().ask(&["HSET", &keys::room(&room)[2], "u1", junk]);
+        for op in [
+            enter("u1", 2),
+            enter("u2", 2),
+            lose("u1", 1),
+            presence("u1", &[("a", "1")], &[]),
+        ] {
+            let result = node.store.apply(&room, vec![send("u1", "1"), op.clone()]).await;
+            assert!(
+                matches!(result, Err(StoreError::Damaged(_))),
+                "{junk}, {op:?}: {result:?}"
+            );
+        }
+        assert_eq!(server().ask(&["HGET", &keys::room(&room)[0], "seq"]).trim(), "1");
+    }
+    node.ack(&well, send("u1", "1")).await;
+}
+
+#[tokio::test]
+async fn meta_counts() {
+    let (node, room) = (node::<Redis>().await, new_room());
+    node.apply(
+        &room,
+        vec![
+            enter("u1", 1),
+            enter("u2", 2),
+            leave("u2", 2),
+            enter("u2", 2),
+            enter("u2", 3),
+        ],
+    )
+    .await;
+    node.apply(
+        &room,
+        vec![send("u1", "1"), send("u1", "1"), broadcast("u1", "1")],
+    )
+    .await;
+    let field = |name: &str| {
+        server()
+            .ask(&["HGET", &keys::room(&room)[0], name])
+            .trim()
+            .to_owned()
+    };
+    let count = |name: &str| field(name).parse::<u64>().unwrap();
+    assert_eq!((count("peak"), count("joins")), (2, 3));
+    assert_eq!(count("seq") - count("others"), 2);
+    assert_eq!(
+        (field("status"), field("config")),
+        ("active".to_owned(), "{}".to_owned())
+    );
+    assert!(count("created") <= count("active"));
+}
