@@ -1,0 +1,390 @@
+//! A fleet of WebSocket clients on one thread, made to cost far less than the server it loads: one epoll loop, one
+//! buffer to read into, no JSON parsed for an event. Yet each delivery is accounted for: every `seq` must be the one
+//! after the last, and at rest every member has seen exactly the commands acknowledged in its room.
+
+pub mod conn;
+pub mod frames;
+pub mod histogram;
+mod wire;
+
+use std::{
+    io,
+    net::SocketAddr,
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use mio::{Interest, Poll, Token};
+use roomgate_shared::ids::RoomId;
+
+use self::conn::{Conn, Phase};
+pub use self::{conn::Template, histogram::Histogram};
+use crate::failure::Failure;
+
+/// How many connections are between connecting and joined at one time. Small enough for any listener's backlog.
+const OPENING: usize = 256;
+/// The size of the buffer that all connections read into.
+const READ_BYTES: usize = 256 * 1024;
+/// Problems kept with their text; more are only counted.
+const KEPT_PROBLEMS: usize = 5;
+
+/// Who connects where.
+pub struct Member {
+    gateway: usize,
+    rooms: Range<usize>,
+    template: Option<Template>,
+    watches: bool,
+}
+
+impl Member {
+    /// One who is in `rooms` (by number) through a gateway (by number) and only listens.
+    pub fn reader(gateway: usize, rooms: Range<usize>) -> Self {
+        Self {
+            gateway,
+            rooms,
+            template: None,
+            watches: false,
+        }
+    }
+
+    /// One who is in one room and repeats the template's command.
+    pub fn writer(gateway: usize, room: usize, template: Template) -> Self {
+        Self {
+            gateway,
+            rooms: room..room + 1,
+            template: Some(template),
+            watches: false,
+        }
+    }
+
+    /// The writers of its room wait for it: a command is in flight until this member has seen its event.
+    pub fn watching(mut self) -> Self {
+        self.watches = true;
+        self
+    }
+}
+
+/// What writers do while the fleet runs.
+#[derive(Debug, Clone, Copy)]
+pub enum Load {
+    /// Nothing is sent but pongs.
+    Idle,
+    /// Each writer has one command in flight: the next goes when the last is acknowledged and, in a room that is watched,
+    /// seen by the member that watches.
+    Closed,
+    /// So many commands a second over all writers in turn, whatever is acknowledged.
+    Paced(u32),
+}
+
+/// What was counted since the fleet was made.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Events received, by gateway.
+    pub delivered: Vec<u64>,
+    /// Commands acknowledged.
+    pub acked: u64,
+    /// Pings answered.
+    pub pings: u64,
+}
+
+#[derive(Default)]
+struct Room {
+    acked: u64,
+    writers: u64,
+    watched: bool,
+    /// Commands sent and events seen by the member that watches.
+    sent: u64,
+    seen: u64,
+    /// Writers that wait for an event to be seen.
+    parked: Vec<usize>,
+}
+
+/// The clients.
+pub struct Fleet {
+    poll: Poll,
+    gateways: Vec<SocketAddr>,
+    names: Vec<RoomId>,
+    rooms: Vec<Room>,
+    conns: Vec<Conn>,
+    writers: Vec<usize>,
+    buf: Vec<u8>,
+    load: Load,
+    next_id: u64,
+    next_writer: usize,
+    opening: usize,
+    clock: Instant,
+    tally: Tally,
+    /// Times from publish to delivery, recorded while it is there.
+    pub latency: Option<Histogram>,
+    problems: Vec<String>,
+    problem_count: u64,
+}
+
+impl Fleet {
+    /// A fleet without connections yet, for these gateways and `rooms` rooms.
+    ///
+    /// # Errors
+    /// The system has no epoll to give.
+    pub fn new(gateways: Vec<SocketAddr>, rooms: usize) -> Result<Self, Failure> {
+        let names = (0..rooms)
+            .filter_map(|n| RoomId::new(format!("room-{n}")).ok())
+            .collect();
+        Ok(Self {
+            poll: Poll::new()?,
+            tally: Tally {
+                delivered: vec![0; gateways.len()],
+                ..Tally::default()
+            },
+            gateways,
+            names,
+            rooms: (0..rooms).map(|_| Room::default()).collect(),
+            conns: Vec::new(),
+            writers: Vec::new(),
+            buf: vec![0; READ_BYTES],
+            load: Load::Idle,
+            next_id: 1,
+            next_writer: 0,
+            opening: 0,
+            clock: Instant::now(),
+            latency: None,
+            problems: Vec::new(),
+            problem_count: 0,
+        })
+    }
+
+    /// The name of a room.
+    pub fn room(&self, number: usize) -> &RoomId {
+        &self.names[number]
+    }
+
+    /// What was counted up to now.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Connections that are in their rooms.
+    pub fn joined(&self) -> usize {
+        self.conns
+            .iter()
+            .filter(|conn| conn.phase == Phase::Joined)
+            .count()
+    }
+
+    /// What went wrong: a hole, a loss, a refused command, a closed connection.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = self.problems.clone();
+        let more = self.problem_count - problems.len() as u64;
+        if more > 0 {
+            problems.push(format!("… and {more} more"));
+        }
+        problems
+    }
+
+    /// Opens the connections and joins their rooms, a few hundred at a time; done when all are in.
+    ///
+    /// # Errors
+    /// A connection failed, or they are not all in within `limit`.
+    pub fn open(&mut self, members: Vec<Member>, limit: Duration) -> Result<Duration, Failure> {
+        let started = Instant::now();
+        let wanted = members.len();
+        let mut members = members.into_iter();
+        loop {
+            while self.opening < OPENING {
+                let Some(member) = members.next() else { break };
+                self.connect(member)?;
+            }
+            if self.opening == 0 {
+                return Ok(started.elapsed());
+            }
+            if started.elapsed() > limit {
+                let missing = self.opening + members.len();
+                return Err(Failure::Slow(format!(
+                    "{missing} of {wanted} connections not joined in {limit:?}"
+                )));
+            }
+            self.turn(Duration::from_millis(50))?;
+            if let Some(problem) = self.problems.first() {
+                return Err(Failure::Wrong(problem.clone()));
+            }
+        }
+    }
+
+    fn connect(&mut self, member: Member) -> Result<(), Failure> {
+        let index = self.conns.len();
+        if member.template.is_some() {
+            self.writers.push(index);
+        }
+        let room = &mut self.rooms[member.rooms.start];
+        room.writers += u64::from(member.template.is_some());
+        room.watched |= member.watches;
+        let at = self.gateways[member.gateway];
+        let mut conn = Conn::open(index, member.gateway, at, member.rooms, member.template)?;
+        conn.watches = member.watches;
+        self.poll.registry().register(
+            &mut conn.stream,
+            Token(index),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        self.conns.push(conn);
+        self.opening += 1;
+        Ok(())
+    }
+
+    /// Runs for `duration` under `load`, then leaves the writers as they are; `drain` ends them.
+    ///
+    /// # Errors
+    /// Interrupted, or the poll failed.
+    pub fn run(&mut self, load: Load, duration: Duration) -> Result<(), Failure> {
+        let until = Instant::now() + duration;
+        let was_closed = matches!(self.load, Load::Closed);
+        self.load = load;
+        match load {
+            Load::Closed if !was_closed => {
+                self.rooms.iter_mut().for_each(|room| room.parked.clear());
+                for at in 0..self.writers.len() {
+                    self.repeat(self.writers[at]);
+                }
+            }
+            Load::Closed | Load::Idle | Load::Paced(_) => {}
+        }
+        let mut due = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now >= until {
+                return Ok(());
+            }
+            let mut wait = until - now;
+            if let Load::Paced(per_second) = load {
+                let gap = Duration::from_secs(1) / per_second.max(1);
+                while due <= now && !self.writers.is_empty() {
+                    self.repeat(self.writers[self.next_writer]);
+                    self.next_writer = (self.next_writer + 1) % self.writers.len();
+                    due += gap;
+                }
+                wait = wait.min(due.saturating_duration_since(now));
+            }
+            self.turn(wait)?;
+        }
+    }
+
+    /// Waits until nothing has come for `quiet`, at most for `limit`.
+    ///
+    /// # Errors
+    /// Interrupted, or the poll failed.
+    pub fn settle(&mut self, quiet: Duration, limit: Duration) -> Result<(), Failure> {
+        self.load = Load::Idle;
+        let started = Instant::now();
+        let mut last = started;
+        while last.elapsed() < quiet && started.elapsed() < limit {
+            if self.turn(quiet.saturating_sub(last.elapsed()))? > 0 {
+                last = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the writing, waits (30 s at most) until all is answered and delivered, and notes whatever is missing or too
+    /// much.
+    ///
+    /// # Errors
+    /// Interrupted, or the poll failed.
+    pub fn drain(&mut self) -> Result<(), Failure> {
+        /// Without any frame; and in all, for pings come for ever.
+        const PATIENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
+        self.load = Load::Idle;
+        let started = Instant::now();
+        let mut last = started;
+        while last.elapsed() < PATIENCE.0 && started.elapsed() < PATIENCE.1 && !self.at_rest() {
+            if self.turn(Duration::from_millis(20))? > 0 {
+                last = Instant::now();
+            }
+        }
+        // What comes now was delivered twice.
+        self.settle(Duration::from_millis(50), Duration::from_secs(2))?;
+        self.check();
+        Ok(())
+    }
+
+    fn at_rest(&self) -> bool {
+        self.conns
+            .iter()
+            .filter(|conn| conn.tracked() && conn.phase == Phase::Joined)
+            .all(|conn| conn.unanswered == 0 && conn.events >= self.rooms[conn.rooms.start].acked)
+    }
+
+    fn check(&mut self) {
+        let mut found = Vec::new();
+        let mut last_seq = vec![None; self.rooms.len()];
+        for (index, conn) in self.conns.iter().enumerate().filter(|(_, conn)| conn.tracked()) {
+            let (room, name) = (conn.rooms.start, &self.names[conn.rooms.start]);
+            let acked = self.rooms[room].acked;
+            if conn.phase != Phase::Joined {
+                continue; // Told when it was closed.
+            }
+            if conn.unanswered > 0 {
+                found.push(format!(
+                    "{name}: connection {index} has {} commands unanswered",
+                    conn.unanswered
+                ));
+            }
+            if conn.events != acked {
+                found.push(format!(
+                    "{name}: connection {index} saw {} events; {acked} are acknowledged",
+                    conn.events
+                ));
+            }
+            let seq = *last_seq[room].get_or_insert(conn.seq);
+            if seq != conn.seq {
+                found.push(format!(
+                    "{name}: connection {index} is at seq {}, another at {seq}",
+                    conn.seq
+                ));
+            }
+        }
+        found.into_iter().for_each(|problem| self.problem(problem));
+    }
+
+    fn problem(&mut self, text: String) {
+        self.problem_count += 1;
+        if self.problems.len() < KEPT_PROBLEMS {
+            self.problems.push(text);
+        }
+    }
+
+    /// The writer's last command is acknowledged.
+    fn go_on(&mut self, index: usize) {
+        let room = &mut self.rooms[self.conns[index].rooms.start];
+        if room.watched && room.sent - room.seen >= room.writers {
+            room.parked.push(index);
+        } else {
+            self.repeat(index);
+        }
+    }
+
+    fn repeat(&mut self, index: usize) {
+        self.rooms[self.conns[index].rooms.start].sent += 1;
+        let id = self.next_id;
+        self.next_id += 1;
+        let stamp = self.clock.elapsed().as_micros() as u64;
+        let sent = self.conns[index].repeat(id, stamp);
+        self.broken(index, sent);
+    }
+
+    /// Notes a connection that failed.
+    fn broken(&mut self, index: usize, outcome: io::Result<()>) {
+        if let Err(error) = outcome {
+            self.close(index, &error.to_string());
+        }
+    }
+
+    fn close(&mut self, index: usize, why: &str) {
+        let conn = &mut self.conns[index];
+        match conn.phase {
+            Phase::Closed => return,
+            Phase::Joined => {}
+            Phase::Connecting | Phase::Upgrading | Phase::Joining(_) => self.opening -= 1,
+        }
+        conn.phase = Phase::Closed;
+        self.problem(format!("connection {index} closed: {why}"));
+    }
+}
