@@ -168,7 +168,8 @@ async fn redis_holds_the_keys_of_the_model_each_with_a_life() {
     client.ack("join", "r:1", json!({})).await;
     client.ack("message.send", "r:1", json!({"body": "m"})).await;
     client.ack("state.patch", "r:1", json!({"set": {"f": 1}})).await;
-    let redis = cluster.redis.as_ref().unwrap();
+    let server = cluster.redis.as_ref().unwrap();
+    let ask = |command: &[&str]| server.ask(command).trim().to_owned();
     for (part, kind) in [
         ("meta", "hash"),
         ("state", "hash"),
@@ -179,22 +180,22 @@ async fn redis_holds_the_keys_of_the_model_each_with_a_life() {
         ("log", "zset"),
     ] {
         let key = format!("room:{{r:1}}:{part}");
-        assert_eq!(redis.cli(&["TYPE", &key]), kind, "{key}");
+        assert_eq!(ask(&["TYPE", &key]), kind, "{key}");
         assert!(
-            redis.cli(&["PTTL", &key]).parse::<i64>().unwrap() > 0,
+            ask(&["PTTL", &key]).parse::<i64>().unwrap() > 0,
             "{key} has no life"
         );
     }
-    for key in redis.cli(&["KEYS", "room:*"]).lines() {
+    for key in ask(&["KEYS", "room:*"]).lines() {
         assert!(
-            redis.cli(&["PTTL", key]).parse::<i64>().unwrap() > 0,
+            ask(&["PTTL", key]).parse::<i64>().unwrap() > 0,
             "{key} has no life"
         );
     }
-    assert_eq!(redis.cli(&["HGET", "room:{r:1}:state", "f"]), "1");
-    assert_eq!(redis.cli(&["PUBSUB", "CHANNELS", "room:*"]), "room:{r:1}:events");
+    assert_eq!(ask(&["HGET", "room:{r:1}:state", "f"]), "1");
+    assert_eq!(ask(&["PUBSUB", "CHANNELS", "room:*"]), "room:{r:1}:events");
     let until = tokio::time::Instant::now() + support::client::DEADLINE;
-    while redis.cli(&["ZSCORE", "rooms", "r:1"]).is_empty() {
+    while ask(&["ZSCORE", "rooms", "r:1"]).is_empty() {
         assert!(
             tokio::time::Instant::now() < until,
             "the registry does not know the room"
@@ -202,7 +203,7 @@ async fn redis_holds_the_keys_of_the_model_each_with_a_life() {
     }
     // With the last member here goes the subscription.
     client.ack("leave", "r:1", json!({})).await;
-    while !redis.cli(&["PUBSUB", "CHANNELS", "room:*"]).is_empty() {
+    while !ask(&["PUBSUB", "CHANNELS", "room:*"]).is_empty() {
         assert!(tokio::time::Instant::now() < until, "the subscription stays");
     }
 }
@@ -217,7 +218,7 @@ async fn a_broken_subscription_is_repaired_without_a_hole() {
     for step in 0..40 {
         if step % 10 == 5 {
             // Every subscriber's connection; the gateways make new ones.
-            redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+            redis.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
         }
         writer
             .ack("broadcast", "r", json!({"event": "e", "payload": step}))
@@ -238,7 +239,7 @@ async fn a_room_lost_from_redis_is_made_anew_and_told() {
     let (mut a, mut b) = (cluster.client(0, "a").await, cluster.client(1, "b").await);
     let epoch = a.ack("join", "r", json!({})).await["epoch"].clone();
     b.ack("join", "r", json!({})).await;
-    cluster.redis.as_ref().unwrap().cli(&["FLUSHALL"]);
+    cluster.redis.as_ref().unwrap().ask(&["FLUSHALL"]);
     let refused = a.ask("message.send", "r", json!({"body": 1})).await;
     assert_eq!(
         (refused.kind.as_str(), &refused.data["code"]),

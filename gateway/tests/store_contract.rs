@@ -23,7 +23,7 @@ mod presence;
 mod property;
 #[path = "store_contract/redis_faults.rs"]
 mod redis_faults;
-#[path = "store_contract/redis_server.rs"]
+#[path = "support/redis_server.rs"]
 mod redis_server;
 #[path = "store_contract/state.rs"]
 mod state;

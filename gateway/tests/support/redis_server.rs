@@ -1,7 +1,7 @@
-//! A real redis-server on a free port of the loopback, with nothing kept on disk.
+//! A real `redis-server` for tests: on a free port, without persistence, gone with the test process.
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -9,124 +9,222 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long the server may take to answer.
-const START: Duration = Duration::from_secs(20);
+/// How long anything may take here.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A server of this test's own, killed when dropped.
+/// A server. Killed when dropped, and also when the test process ends without dropping it.
 pub(crate) struct RedisServer {
-    child: Option<Child>,
+    port: u16,
     folder: PathBuf,
-    /// Where it listens, also while it is stopped.
-    pub(crate) port: u16,
+    /// A shell that starts the server and kills it when its standard input ends.
+    keeper: Option<Child>,
 }
 
 impl RedisServer {
-    /// Starts a server and waits until it answers.
+    /// Starts a server on a free port and waits until it answers.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same, with further arguments of `redis-server`.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "redis-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("roomgate-test-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        // Another process may take the port between the two steps: then the server ends, and another one is tried.
+        // Another process may take the port before the server does.
         for _ in 0..10 {
-            let port = TcpListener::bind(("127.0.0.1", 0))
+            let port = TcpListener::bind("127.0.0.1:0")
                 .unwrap()
                 .local_addr()
                 .unwrap()
                 .port();
             let mut server = Self {
-                child: None,
-                folder: folder.clone(),
                 port,
+                folder: folder.clone(),
+                keeper: None,
             };
-            if server.restart() {
+            if server.launch(arguments) {
                 return server;
             }
         }
-        panic!("redis-server does not start: is it installed? `make deps` installs it");
+        panic!("redis-server does not start; is it installed?");
     }
 
-    /// Starts the server again on its port, empty; whether it answers.
-    pub(crate) fn restart(&mut self) -> bool {
-        let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+    fn launch(&mut self, arguments: &[&str]) -> bool {
+        let script = "redis-server \"$@\" & server=$!; cat > /dev/null; kill -CONT $server; kill -9 $server; wait $server";
+        let port = self.port.to_string();
+        let keeper = Command::new("sh")
             .args([
-                "--maxmemory-policy",
-                "noeviction",
+                "-c",
+                script,
+                "sh",
                 "--port",
-                &self.port.to_string(),
-                "--dir",
+                &port,
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
             ])
+            .arg("--dir")
             .arg(&self.folder)
-            .stdin(Stdio::null())
+            .args(arguments)
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .expect("redis-server is not installed: `make deps` installs it");
-        self.child = Some(child);
-        let until = Instant::now() + START;
-        while Instant::now() < until {
-            if self
-                .child
-                .as_mut()
-                .is_some_and(|child| child.try_wait().unwrap().is_some())
-            {
-                return false;
+            .unwrap();
+        self.keeper = Some(keeper);
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            if let Some(text) = self.try_ask(&["INFO", "server"]) {
+                // Another test's server may have got the port.
+                if text.contains(&format!("tcp_port:{}", self.port)) && self.owns(&text) {
+                    return true;
+                }
+                if text.starts_with("$") {
+                    break;
+                }
+                // An error, such as that a login is needed, comes from a server that is up.
+                if text.starts_with("-NO") {
+                    return true;
+                }
             }
-            if self
-                .try_command(&["PING"])
-                .is_some_and(|reply| reply.starts_with("+PONG"))
-            {
-                return true;
-            }
-            std::thread::yield_now();
+            pause();
         }
+        self.stop();
         false
     }
 
-    /// Kills the server.
-    pub(crate) fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Both fail only where the process has ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+    /// Whether the server that answers is a child of this keeper.
+    fn owns(&self, info: &str) -> bool {
+        let pid = info
+            .lines()
+            .find_map(|line| line.strip_prefix("process_id:"))
+            .unwrap_or_default()
+            .trim();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .nth(1)
+            .unwrap_or_default();
+        self.keeper
+            .as_ref()
+            .is_some_and(|keeper| keeper.id().to_string() == parent)
     }
 
-    /// The server's process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().expect("the server is stopped").id()
-    }
-
-    /// What a gateway is given.
+    /// `redis://…`
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// A command's reply as redis-cli prints it.
-    pub(crate) fn cli(&self, command: &[&str]) -> String {
-        let output = Command::new("redis-cli")
-            .args(["-p", &self.port.to_string()])
-            .args(command)
-            .output()
-            .unwrap();
-        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    /// The port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
-    fn try_command(&self, command: &[&str]) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
-        stream
-            .write_all(format!("{}\r\n", command.join(" ")).as_bytes())
-            .ok()?;
-        let mut reply = [0; 64];
-        let read = stream.read(&mut reply).ok()?;
-        Some(String::from_utf8_lossy(&reply[..read]).into_owned())
+    /// The server's process id.
+    pub(crate) fn pid(&self) -> String {
+        let info = self.ask(&["INFO", "server"]);
+        info.lines()
+            .find_map(|line| line.strip_prefix("process_id:"))
+            .unwrap()
+            .trim()
+            .to_owned()
     }
+
+    /// Kills the server. Its port stays reserved for [`RedisServer::restart`] by nothing but luck.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            drop(keeper.stdin.take());
+            let _ = keeper.wait();
+        }
+    }
+
+    /// Starts a stopped server on the same port, empty.
+    pub(crate) fn restart(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        while !self.launch(&[]) {
+            assert!(Instant::now() < end, "redis-server does not start again");
+        }
+    }
+
+    /// Sends a signal to the server, given its process id.
+    pub(crate) fn signal(pid: &str, signal: &str) {
+        assert!(
+            Command::new("kill")
+                .args([signal, pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Sends one command and returns its reply as it stands on the wire, bulk strings and lists as their lines.
+    pub(crate) fn ask(&self, command: &[&str]) -> String {
+        self.try_ask(command)
+            .unwrap_or_else(|| panic!("no answer to {command:?}"))
+    }
+
+    fn try_ask(&self, command: &[&str]) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let mut text = format!("*{}\r\n", command.len());
+        for argument in command {
+            text.push_str(&format!("${}\r\n{argument}\r\n", argument.len()));
+        }
+        stream.write_all(text.as_bytes()).ok()?;
+        let mut out = String::new();
+        read_reply(&mut BufReader::new(stream), &mut out)?;
+        Some(out)
+    }
+}
+
+fn read_reply(reader: &mut BufReader<TcpStream>, out: &mut String) -> Option<()> {
+    let mut line = String::new();
+    if reader.read_line(&mut line).ok()? == 0 {
+        return None;
+    }
+    let (kind, rest) = line.split_at(1);
+    match kind {
+        "$" => {
+            let length: i64 = rest.trim().parse().ok()?;
+            if length >= 0 {
+                let mut bytes = vec![0; usize::try_from(length).ok()? + 2];
+                reader.read_exact(&mut bytes).ok()?;
+                out.push_str(&String::from_utf8_lossy(&bytes[..bytes.len() - 2]));
+            }
+            out.push('\n');
+        }
+        "*" => {
+            for _ in 0..rest.trim().parse::<i64>().ok()? {
+                read_reply(reader, out)?;
+            }
+        }
+        "-" => {
+            out.push('-');
+            out.push_str(rest.trim_end());
+            out.push('\n');
+        }
+        _ => {
+            out.push_str(rest.trim_end());
+            out.push('\n');
+        }
+    }
+    Some(())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "waits for another process, before any runtime is there"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(10));
 }
 
 impl Drop for RedisServer {
