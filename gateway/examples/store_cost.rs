@@ -1,5 +1,16 @@
-//! What a durable command costs this process and Redis, by batch size: `cargo run --release --example store_cost URL`.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a measurement may panic")]
+//! What a message costs this process and Redis, in CPU time, by the number of rooms that send side by side and the size
+//! of a batch:
+//!
+//! ```text
+//! cargo run --release --example store_cost redis://127.0.0.1:6379 <process id of redis-server> [rooms [batch]]
+//! ```
+//!
+//! Leaves rooms named `cost-…` behind, for a day.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a measurement may panic"
+)]
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,7 +54,9 @@ async fn main() {
     store.boot(Duration::from_secs(5)).await.unwrap();
     let user = UserId::new("u1").unwrap();
     let tail = message_tail("u1", "text", &format!("\"{}\"", "x".repeat(60)));
-    let rooms: Vec<RoomId> = (0..50).map(|n| RoomId::new(format!("cost-{n}")).unwrap()).collect();
+    let rooms: Vec<RoomId> = (0..50)
+        .map(|n| RoomId::new(format!("cost-{n}")).unwrap())
+        .collect();
     for room in &rooms {
         let join = Join {
             user: user.clone(),
@@ -57,17 +70,26 @@ async fn main() {
         };
         store.apply(room, vec![Op::Join(join)]).await.unwrap();
     }
-    for side in std::env::args().nth(3).map_or(vec![50, 8, 1], |n| vec![n.parse().unwrap()]) {
-        for size in std::env::args().nth(4).map_or(vec![1, 4, 16], |n| vec![n.parse().unwrap()]) {
+    for side in std::env::args()
+        .nth(3)
+        .map_or(vec![50, 8, 1], |n| vec![n.parse().unwrap()])
+    {
+        for size in std::env::args()
+            .nth(4)
+            .map_or(vec![1, 4, 16], |n| vec![n.parse().unwrap()])
+        {
             let calls = 60_000 / side / size.min(4);
             let (ours, theirs) = (cpu("self"), cpu(&pid));
             let start = std::time::Instant::now();
             let mut tasks = tokio::task::JoinSet::new();
-            for room in rooms.iter().take(side).cloned() {
-                let (store, user, tail) = (store.clone(), user.clone(), tail.clone());
+            for room in rooms.iter().take(side) {
+                let (room, store, user, tail) = (room.clone(), store.clone(), user.clone(), tail.clone());
                 tasks.spawn(async move {
                     for _ in 0..calls {
-                        let op = Op::MessageSend { by: user.clone(), tail: tail.clone() };
+                        let op = Op::MessageSend {
+                            by: user.clone(),
+                            tail: tail.clone(),
+                        };
                         for reply in store.apply(&room, vec![op; size]).await.unwrap() {
                             reply.unwrap();
                         }
