@@ -99,7 +99,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    fn between(before: &Usage, after: &Usage) -> Self {
+    pub(super) fn between(before: &Usage, after: &Usage) -> Self {
         let pairs = |a: &[u64], b: &[u64]| a.iter().zip(b).map(|(a, b)| b - a).collect();
         Self {
             wall: (after.at - before.at).as_secs_f64(),

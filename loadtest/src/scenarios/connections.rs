@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Cluster, Family, Figure, Outcome, Scenario, Setup, StoreKind, fanout::OPEN_LIMIT};
+use super::{Cluster, Family, Figure, Outcome, Scenario, Setup, StoreKind, fanout::OPEN_LIMIT, Window};
 use crate::{
     bars,
     client::{Fleet, Load, Member},
@@ -42,9 +42,9 @@ fn run(setup: &Setup, store: StoreKind) -> Result<Outcome, Failure> {
         let member = |n: usize| Member::reader(0, n / ROOM_OF..n / ROOM_OF + 1);
         (from..to).map(member).collect::<Vec<_>>()
     };
-    let before = cpu::cpu_time(gateway)?;
+    let before = cluster.usage(&fleet)?;
     let opened = fleet.open(members(0, first), OPEN_LIMIT)?;
-    let opening_cpu = (cpu::cpu_time(gateway)? - before).as_secs_f64();
+    let opening = Window::between(&before, &cluster.usage(&fleet)?);
     fleet.settle(Duration::from_millis(500), Duration::from_secs(10))?;
     let memory_first = cpu::resident_bytes(gateway)?;
     fleet.open(members(first, total), OPEN_LIMIT)?;
