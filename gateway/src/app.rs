@@ -11,6 +11,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     admin::health::Health,
+    descriptors,
     hub::{Closing, Hub},
     net::{
         http::{self, Server},
@@ -21,7 +22,7 @@ use crate::{
     session::SessionContext,
     settings::{Settings, StoreKind},
     store::{
-        SharedStore,
+        Readiness, SharedStore,
         memory::MemoryStore,
         redis::{RedisConfig, RedisStore, Secret},
     },
@@ -29,6 +30,8 @@ use crate::{
 
 /// How long a closing handshake may take: a peer that is there answers within a round trip.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client's message may take to arrive: 1 MiB in half a minute is 280 kbit/s.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often the recorder of metrics tidies up, and rooms are compared with the store.
 const UPKEEP: Duration = Duration::from_secs(5);
 const CHECK_HEADS: Duration = Duration::from_secs(60);
@@ -58,6 +61,7 @@ pub struct App {
     server: Server,
     health: Arc<Health>,
     rooms: Arc<Rooms>,
+    store: SharedStore,
     redis: Option<(Arc<RedisStore>, Duration)>,
     drain: Duration,
 }
@@ -111,11 +115,11 @@ impl App {
         let limits = &settings.limits;
         let sessions = Arc::new(SessionContext {
             rooms: rooms.clone(),
-            store,
+            store: store.clone(),
             node,
             limits: Limits {
                 max_frame_bytes: limits.max_frame_bytes as usize,
-                max_message_bytes: limits.max_message_bytes as usize,
+                max_message_bytes: settings.max_message_bytes(),
                 max_rooms: limits.max_rooms_per_connection as usize,
                 max_batch: MAX_BATCH,
             },
@@ -127,10 +131,11 @@ impl App {
             sessions,
             health: health.clone(),
             origins: settings.access.allowed_origins.clone(),
-            max_connections: limits.max_connections as usize,
+            max_connections: descriptors::connections(limits.max_connections as usize),
             timing: Timing {
                 heartbeat: Duration::from_millis(limits.heartbeat_ms),
                 close: CLOSE_TIMEOUT,
+                message: MESSAGE_TIMEOUT,
                 max_message: limits.max_frame_bytes as usize,
             },
             head_timeout: Duration::from_millis(settings.node.handshake_timeout_ms),
@@ -143,6 +148,7 @@ impl App {
             server,
             health,
             rooms,
+            store,
             redis,
             drain,
         })
@@ -181,6 +187,9 @@ impl App {
             () = stop => Ok(()),
         };
         self.health.drain();
+        if ended.is_err() {
+            return ended;
+        }
         tracing::info!("stopping: connections are closed with 1012");
         let wish = Closing {
             code: CloseCode::Draining.code(),
@@ -190,11 +199,12 @@ impl App {
         let _ = close.send(Some(wish));
         let quiet = async {
             let _ = serving.await;
-            while self.rooms.open_rooms() > 0 {
+            // A store that is away cannot be told who left.
+            while self.rooms.open_rooms() > 0 && self.store.readiness() == Readiness::Ready {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if ended.is_ok() && tokio::time::timeout(self.drain, quiet).await.is_err() {
+        if tokio::time::timeout(self.drain, quiet).await.is_err() {
             tracing::warn!(
                 seconds = self.drain.as_secs(),
                 "not all connections ended in time"

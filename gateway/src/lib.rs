@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod app;
 pub mod auth;
+mod descriptors;
 pub mod hub;
 pub mod logs;
 pub mod metrics;

@@ -73,9 +73,9 @@ metrics! {
     malformed: Counter = "roomgate_malformed_frames_total";
     /// Holes found in the order of a room's events.
     gaps: Counter = "roomgate_gaps_total";
-    /// Rooms compared with the store and brought up to date from its log.
+    /// Times that a room's missed events were fetched from the store's log, once for all its members here.
     repairs: Counter = "roomgate_repairs_total";
-    /// Rooms whose members were given a fresh picture.
+    /// Fresh pictures given to members of a room whose past could not be continued.
     resyncs: Counter = "roomgate_resyncs_total";
     /// Payloads on a room's channel that no gateway of this version writes.
     bad_payloads: Counter = "roomgate_bad_payloads_total";

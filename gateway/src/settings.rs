@@ -3,7 +3,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum, builder::RangedU64ValueParser};
+use clap::{
+    Args, CommandFactory, FromArgMatches, Parser, ValueEnum,
+    builder::{RangedU64ValueParser, Resettable},
+};
 use roomgate_shared::ids::NodeId;
 
 /// Roomgate's gateway: realtime rooms over WebSocket, with Redis as the truth.
@@ -43,7 +46,7 @@ pub struct NodeSettings {
     pub listen: SocketAddr,
 
     /// This gateway's name, unique among all gateways: told to clients, in logs, on every metric. Made up if not given.
-    #[arg(long, env = "NODE_ID", value_name = "NAME")]
+    #[arg(long, env = "NODE_ID", value_name = "NAME", value_parser = node_id)]
     pub node_id: Option<NodeId>,
 
     /// Seconds that a gateway told to stop (SIGTERM) takes at most to end its connections.
@@ -148,7 +151,7 @@ pub struct LimitSettings {
     #[arg(long, env = "MAX_FRAME_BYTES", default_value = "1048576", value_name = "BYTES", value_parser = range(1_024, 268_435_456))]
     pub max_frame_bytes: u64,
 
-    /// Bytes of the body of a `message.send`.
+    /// Bytes of the body of a `message.send`; MAX_FRAME_BYTES where that is less.
     #[arg(long, env = "MAX_MESSAGE_BYTES", default_value = "1048576", value_name = "BYTES", value_parser = range(1, 268_435_456))]
     pub max_message_bytes: u64,
 
@@ -233,7 +236,7 @@ impl Settings {
     /// # Errors
     /// One line that names the setting and what it accepts.
     pub fn read(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Asked, SettingsError> {
-        let matches = match Self::command().try_get_matches_from(args) {
+        let matches = match command().try_get_matches_from(args) {
             Ok(matches) => matches,
             Err(error) if !error.use_stderr() => return Ok(Asked::Print(error.render().to_string())),
             Err(error) => return Err(SettingsError(one_line(&error))),
@@ -257,11 +260,6 @@ impl Settings {
                 "REDIS_URL: not set, but ROOM_STORE=redis needs it: redis://[user:password@]host[:port][/database]",
             );
         }
-        if self.limits.max_message_bytes > self.limits.max_frame_bytes {
-            return wrong(
-                "MAX_MESSAGE_BYTES: a message cannot be larger than the frame that brings it, MAX_FRAME_BYTES",
-            );
-        }
         Ok(())
     }
 
@@ -275,6 +273,11 @@ impl Settings {
         self.store.room_store.unwrap_or(implied)
     }
 
+    /// Largest body of a message: no larger than the frame that brings it.
+    pub fn max_message_bytes(&self) -> usize {
+        self.limits.max_message_bytes.min(self.limits.max_frame_bytes) as usize
+    }
+
     /// The bounds of the store.
     pub fn store_limits(&self) -> crate::store::StoreLimits {
         crate::store::StoreLimits {
@@ -285,6 +288,25 @@ impl Settings {
             ..Default::default()
         }
     }
+}
+
+/// The settings, an empty variable counting as one that is not set.
+fn command() -> clap::Command {
+    Settings::command().mut_args(|argument| {
+        #[expect(clippy::disallowed_methods, reason = "this is where settings are read")]
+        let empty = argument
+            .get_env()
+            .is_some_and(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+        if empty {
+            argument.env(Resettable::Reset)
+        } else {
+            argument
+        }
+    })
+}
+
+fn node_id(text: &str) -> Result<NodeId, String> {
+    NodeId::new(text).map_err(|_| "1 to 128 characters of A-Z a-z 0-9 . _ ~ : -".to_owned())
 }
 
 fn range(min: u64, max: u64) -> RangedU64ValueParser {
@@ -300,7 +322,13 @@ fn origin(text: &str) -> Result<String, String> {
     let text = text.trim();
     let host = text.split_once("://").map(|(_, host)| host);
     if text == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains('/')) {
-        return Ok(text.to_owned());
+        // Browsers leave the scheme's own port out.
+        let own_port = if text.starts_with("https://") {
+            ":443"
+        } else {
+            ":80"
+        };
+        return Ok(text.strip_suffix(own_port).unwrap_or(text).to_owned());
     }
     Err("a scheme and a host without a path, such as https://app.example.com, or *".to_owned())
 }
@@ -379,11 +407,6 @@ mod tests {
             (&["--auth-mode", "jwt"], "AUTH_MODE", "anonymous"),
             (&["--room-store", "redis"], "REDIS_URL", "redis://"),
             (&["--listen", "0.0.0.0:1"], "AUTH_MODE", "anonymous"),
-            (
-                &["--max-frame-bytes", "2048"],
-                "MAX_MESSAGE_BYTES",
-                "MAX_FRAME_BYTES",
-            ),
         ] {
             let line = error(args);
             assert!(line.starts_with(&format!("{setting}: ")), "{line}");

@@ -158,10 +158,8 @@ async fn stopped_readers_cost_their_queue_and_no_more() {
             .send("broadcast", "r", json!({"event": "e", "payload": payload}))
             .await;
         let seq = reader.until(|f| f.kind == "broadcast").await.seq.unwrap();
-        assert!(
-            last.is_none_or(|last| seq == last + 1 || seq > last),
-            "{last:?} {seq}"
-        );
+        // Between two broadcasts only members that are gone may stand.
+        assert!(last.is_none_or(|last| seq > last), "{last:?} {seq}");
         last = Some(seq);
     }
     let (_, metrics) = gateway.get("/metrics").await.unwrap();

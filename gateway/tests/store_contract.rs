@@ -1,14 +1,20 @@
 //! One suite over every store: what `roomgate::store` promises. And, over Redis alone, what Redis must look like
 //! inside, and what happens when it is damaged, emptied, deaf or away.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 #[path = "store_contract/events.rs"]
 mod events;
 #[path = "store_contract/harness.rs"]
 mod harness;
 #[path = "store_contract/log.rs"]
 mod log;
+#[path = "store_contract/members.rs"]
+mod members;
 #[path = "store_contract/messages.rs"]
 mod messages;
+#[path = "store_contract/on_memory.rs"]
+mod on_memory;
 #[path = "store_contract/on_redis.rs"]
 mod on_redis;
 #[path = "store_contract/presence.rs"]
@@ -31,7 +37,8 @@ macro_rules! contract {
                     joins_of_a_batch_share_one_event, pictures_show_the_end_of_the_batch,
                     users_come_and_go_with_their_connections, presence_events_gather_until_another_event,
                     a_user_that_comes_and_goes_in_one_batch, presence_is_merged_and_told, presence_has_a_limit,
-                    presence_keeps_its_text, user_ids_may_hold_anything_printable, members_are_listed_in_pages;
+                    presence_keeps_its_text;
+                members: user_ids_may_hold_anything_printable, members_are_listed_in_pages;
                 messages: a_message_is_acknowledged_as_it_is_sent_to_all, identical_messages_are_two,
                     history_pages_both_ways, cursors_need_not_exist, history_in_a_batch_sees_what_came_before_it,
                     a_page_ends_at_its_bytes, a_snapshot_brings_as_many_messages_as_asked,
@@ -58,4 +65,5 @@ macro_rules! contract {
     };
 }
 
+contract!(memory, crate::on_memory::Memory);
 contract!(redis, crate::on_redis::Redis);

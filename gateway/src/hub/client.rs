@@ -6,12 +6,15 @@ use roomgate_shared::ids::{ConnectionId, UserId};
 
 use super::Outbox;
 
-/// Commands of one connection that may wait for the store at once, as bytes: the larger of a command's frame and
-/// [`MIN_WEIGHT`]. Past it the connection is not read until answers have gone out.
+/// Weight of the commands of one connection that may wait for the store at once. Past it the connection is not read
+/// until answers have come.
 const MAX_IN_FLIGHT: usize = 1024 * 1024;
 
-/// What the smallest command weighs, so that at most 256 are under way.
+/// What a command weighs at least, in bytes (else its frame's size), so that at most 256 are under way.
 pub const MIN_WEIGHT: usize = 4096;
+
+/// What a command weighs whose answer may be large, so that at most 4 are under way.
+pub const READ_WEIGHT: usize = 256 * 1024;
 
 /// One connection and its user. Shared by its task, the rooms it is in and the work under way for it.
 pub struct Client {
@@ -53,13 +56,19 @@ impl Client {
         }
     }
 
-    /// Whether the connection may be read now; if not, its task is woken when it may.
+    /// Whether the connection may be read now. If not, its task is woken when the store has answered, or knows itself
+    /// that what it writes is taken.
     pub fn may_read(&self) -> bool {
+        !self.outbox.is_behind() && !self.waits()
+    }
+
+    /// Whether as much as may be is under way for the connection.
+    pub fn waits(&self) -> bool {
         if self.in_flight.load(Ordering::Relaxed) < MAX_IN_FLIGHT {
-            return true;
+            return false;
         }
         self.paused.store(true, Ordering::Release);
         // An answer may have come between the two steps.
-        self.in_flight.load(Ordering::Relaxed) < MAX_IN_FLIGHT
+        self.in_flight.load(Ordering::Relaxed) >= MAX_IN_FLIGHT
     }
 }

@@ -5,6 +5,7 @@
 
 mod client;
 mod frame;
+mod membership;
 mod outbox;
 mod room;
 
@@ -19,9 +20,11 @@ use parking_lot::Mutex;
 use roomgate_shared::ids::RoomId;
 use tokio::sync::mpsc;
 
+pub(crate) use self::outbox::Piece;
 pub use self::{
-    client::{Client, MIN_WEIGHT},
+    client::{Client, MIN_WEIGHT, READ_WEIGHT},
     frame::{close_frame, message_frame, ping_frame, pong_frame, text_frame},
+    membership::Membership,
     outbox::{Closing, Outbox},
     room::{LocalRoom, Repair},
 };

@@ -1,7 +1,8 @@
 //! What a connection has yet to send: a queue bounded in bytes.
 //!
 //! Anyone may push; one task, the connection's, takes everything that is queued and writes it with one call. A reader too
-//! slow for its queue is closed with 4200 and resumes later: it never holds up others, nor grows without bound.
+//! slow for the events of its rooms is closed with 4200 and resumes later: it never holds up others, nor grows without
+//! bound. Answers to its own commands do not count for that; while many of them wait, the connection is not read.
 
 use std::{
     collections::VecDeque,
@@ -42,14 +43,24 @@ const ENTRY_BYTES: usize = 64;
 /// See the module.
 pub struct Outbox {
     inner: Mutex<Inner>,
-    /// Bytes queued and not yet written, those in the writer's hands and [`ENTRY_BYTES`] for each entry included.
-    bytes: AtomicUsize,
+    /// Bytes queued and not yet written, those in the writer's hands and [`ENTRY_BYTES`] for each piece included: of
+    /// events, and of answers.
+    events: AtomicUsize,
+    answers: AtomicUsize,
     limit: usize,
+}
+
+/// Whole frames in one piece of memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) frames: Bytes,
+    /// An answer to the connection's own command, as against events of its rooms.
+    pub(crate) answer: bool,
 }
 
 #[derive(Default)]
 struct Inner {
-    queue: VecDeque<Bytes>,
+    queue: VecDeque<Piece>,
     closing: Option<Box<Closing>>,
     /// Nothing is taken any more: the close frame is on its way, or the socket is gone.
     shut: bool,
@@ -58,52 +69,68 @@ struct Inner {
 }
 
 impl Outbox {
-    /// An outbox that ends its connection when a frame finds more than `limit` bytes queued. A single frame may pass the
-    /// limit, so that a large answer reaches a reader that keeps up.
+    /// An outbox that ends its connection when events find more than `limit` bytes of events queued. A single piece may
+    /// pass the limit.
     pub fn new(limit: usize) -> Self {
         Self {
             inner: Mutex::default(),
-            bytes: AtomicUsize::new(0),
+            events: AtomicUsize::new(0),
+            answers: AtomicUsize::new(0),
             limit,
         }
     }
 
-    /// Queues whole frames that must arrive, in one piece of memory.
+    /// Queues events that must arrive.
     pub fn push(&self, frames: Bytes) {
         let mut inner = self.inner.lock();
-        if inner.shut || inner.closing.is_some() {
+        if inner.is_over() {
             return;
         }
-        if self.bytes.load(Ordering::Relaxed) > self.limit {
+        if self.events.load(Ordering::Relaxed) > self.limit {
             metrics().slow_consumers.increment(1);
-            inner.close(CloseCode::SlowConsumer.into());
+            inner.queue = VecDeque::new();
+            inner.closing = Some(Box::new(CloseCode::SlowConsumer.into()));
         } else {
-            self.bytes
+            self.events
                 .fetch_add(frames.len() + ENTRY_BYTES, Ordering::Relaxed);
-            inner.queue.push_back(frames);
+            inner.queue.push_back(Piece {
+                frames,
+                answer: false,
+            });
         }
         inner.wake();
     }
 
-    /// Queues a frame that may be lost: it is dropped when half of the queue is taken.
-    pub fn push_ephemeral(&self, frame: Bytes) {
-        let mut inner = self.inner.lock();
-        if inner.shut || inner.closing.is_some() {
-            return;
-        }
-        if self.bytes.load(Ordering::Relaxed) > self.limit / 2 {
+    /// Queues an event that may be lost: it is dropped when half of the queue is taken.
+    pub fn push_ephemeral(&self, frames: Bytes) {
+        if self.events.load(Ordering::Relaxed) > self.limit / 2 {
             metrics().dropped_frames.increment(1);
+        } else {
+            self.push(frames);
+        }
+    }
+
+    /// Queues an answer to one of the connection's own commands, or what belongs to it.
+    pub fn push_answer(&self, frames: Bytes) {
+        let mut inner = self.inner.lock();
+        if inner.is_over() {
             return;
         }
-        self.bytes.fetch_add(frame.len() + ENTRY_BYTES, Ordering::Relaxed);
-        inner.queue.push_back(frame);
+        self.answers
+            .fetch_add(frames.len() + ENTRY_BYTES, Ordering::Relaxed);
+        inner.queue.push_back(Piece { frames, answer: true });
         inner.wake();
+    }
+
+    /// Whether so many answers wait that the connection should not be asked for more.
+    pub fn is_behind(&self) -> bool {
+        self.answers.load(Ordering::Relaxed) > self.limit
     }
 
     /// Asks the connection's task to send a close frame, after what is queued, and end. The first wish stands.
     pub fn close(&self, closing: Closing) {
         let mut inner = self.inner.lock();
-        if inner.closing.is_none() && !inner.shut {
+        if !inner.is_over() {
             inner.closing = Some(Box::new(closing));
             inner.wake();
         }
@@ -116,7 +143,7 @@ impl Outbox {
 
     /// For the connection's task: moves what is queued behind `into` and gives the wish to close, once. With a context,
     /// the task is woken by the next push or wish.
-    pub(crate) fn take(&self, into: &mut VecDeque<Bytes>, cx: Option<&Context<'_>>) -> Option<Closing> {
+    pub(crate) fn take(&self, into: &mut VecDeque<Piece>, cx: Option<&Context<'_>>) -> Option<Closing> {
         let mut inner = self.inner.lock();
         if into.is_empty() {
             std::mem::swap(into, &mut inner.queue);
@@ -141,10 +168,10 @@ impl Outbox {
         None
     }
 
-    /// For the connection's task: `bytes` of what was taken are written, and with them `entries` are done.
-    pub(crate) fn written(&self, bytes: usize, entries: usize) {
-        self.bytes
-            .fetch_sub(bytes + entries * ENTRY_BYTES, Ordering::Relaxed);
+    /// For the connection's task: `bytes` of a piece are written, `done` if these were its last.
+    pub(crate) fn written(&self, answer: bool, bytes: usize, done: bool) {
+        let count = if answer { &self.answers } else { &self.events };
+        count.fetch_sub(bytes + if done { ENTRY_BYTES } else { 0 }, Ordering::Relaxed);
     }
 
     /// For the connection's task: from now on nothing is taken.
@@ -158,10 +185,9 @@ impl Outbox {
 }
 
 impl Inner {
-    /// A slow reader gets no more of what is queued: it resumes elsewhere.
-    fn close(&mut self, closing: Closing) {
-        self.queue = VecDeque::new();
-        self.closing = Some(Box::new(closing));
+    /// Nothing more is sent but a close frame.
+    fn is_over(&self) -> bool {
+        self.shut || self.closing.is_some()
     }
 
     fn wake(&mut self) {
@@ -178,7 +204,7 @@ mod tests {
     fn take(outbox: &Outbox) -> (Vec<Bytes>, Option<Closing>) {
         let mut into = VecDeque::new();
         let closing = outbox.take(&mut into, None);
-        (into.into(), closing)
+        (into.into_iter().map(|piece| piece.frames).collect(), closing)
     }
 
     #[test]
@@ -192,6 +218,7 @@ mod tests {
         assert!(frames.is_empty(), "what a slow reader has not got it resumes");
         assert_eq!(closing, Some(CloseCode::SlowConsumer.into()));
         outbox.push(Bytes::from_static(b"late"));
+        outbox.push_answer(Bytes::from_static(b"late"));
         assert_eq!(take(&outbox), (vec![], None));
     }
 
@@ -206,16 +233,22 @@ mod tests {
         let outbox = Outbox::new(ENTRY_BYTES);
         outbox.push(Bytes::from_static(b"12345678901"));
         take(&outbox);
-        outbox.written(11, 1);
+        outbox.written(false, 4, false);
+        outbox.written(false, 7, true);
         outbox.push(Bytes::from_static(b"x"));
         assert_eq!(take(&outbox), (vec![Bytes::from_static(b"x")], None));
     }
 
     #[test]
-    fn a_single_large_frame_is_taken() {
-        let outbox = Outbox::new(2 * ENTRY_BYTES);
-        outbox.push(Bytes::from(vec![0; 1000]));
-        assert_eq!(take(&outbox).0.len(), 1);
+    fn answers_hold_back_the_next_question_and_close_nothing() {
+        let outbox = Outbox::new(10);
+        outbox.push_answer(Bytes::from(vec![0; 1000]));
+        assert!(outbox.is_behind());
+        outbox.push(Bytes::from_static(b"event"));
+        assert_eq!(take(&outbox).0.len(), 2);
+        outbox.written(true, 1000, true);
+        assert!(!outbox.is_behind());
+        assert_eq!(take(&outbox), (vec![], None));
     }
 
     #[test]
@@ -235,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_wished_close_comes_after_what_is_queued() {
-        let outbox = Outbox::new(2 * ENTRY_BYTES);
+        let outbox = Outbox::new(10);
         outbox.push(Bytes::from_static(b"a"));
         outbox.close(CloseCode::Draining.into());
         outbox.close(CloseCode::NoPong.into());

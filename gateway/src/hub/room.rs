@@ -16,11 +16,15 @@ use roomgate_shared::{
 use super::{
     client::Client,
     frame::{frame_len, text_frames},
+    membership::Membership,
 };
 use crate::{
     metrics::metrics,
     store::payload::{self, Payload},
 };
+
+/// Most bytes of events kept while a room is repaired: the store's log has them, too.
+const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 
 /// Whether a payload shows that events were missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,10 +51,16 @@ struct Inner {
     /// Joins or a repair wait for the store: what arrives is kept for them.
     holding: bool,
     held: Vec<Held>,
+    /// Bytes of `held`; past [`MAX_HELD_BYTES`] a repair holds no more and is followed by another one.
+    held_bytes: usize,
+    spilt: bool,
 }
 
 struct Member {
     client: Arc<Client>,
+    membership: Arc<Membership>,
+    /// Its past has ended: it gets nothing before its picture.
+    awaits: bool,
     /// The member has everything up to this, whatever is still on its way to this node.
     from: u64,
 }
@@ -106,6 +116,8 @@ impl LocalRoom {
             repairing: false,
             holding: false,
             held: Vec::new(),
+            held_bytes: 0,
+            spilt: false,
         };
         Self {
             id,
@@ -151,14 +163,16 @@ impl LocalRoom {
         Some(member.from.max(inner.last))
     }
 
-    /// All members here.
-    pub fn members(&self) -> Vec<Arc<Client>> {
-        self.inner
-            .lock()
-            .members
-            .iter()
-            .map(|member| member.client.clone())
-            .collect()
+    /// Every member's past has ended: none gets anything before its picture, by [`LocalRoom::enter`]. Those that are to
+    /// have one.
+    pub fn begin_resync(&self) -> Vec<(Arc<Client>, Arc<Membership>)> {
+        let mut inner = self.inner.lock();
+        inner.repairing = true;
+        let each = inner.members.iter_mut().map(|member| {
+            member.awaits = true;
+            (member.client.clone(), member.membership.clone())
+        });
+        each.collect()
     }
 
     /// From now on until [`LocalRoom::release`], events that arrive are kept for those who join.
@@ -182,6 +196,7 @@ impl LocalRoom {
     pub fn enter(
         &self,
         client: Arc<Client>,
+        membership: Arc<Membership>,
         epoch: &str,
         seq: u64,
         answer: Bytes,
@@ -191,10 +206,10 @@ impl LocalRoom {
         let inner = &mut *guard;
         let outbox = &client.outbox;
         if !answer.is_empty() {
-            outbox.push(answer);
+            outbox.push_answer(answer);
         }
         if !missed.is_empty() {
-            outbox.push(text_frames(missed.iter().map(Bytes::as_ref)));
+            outbox.push_answer(text_frames(missed.iter().map(Bytes::as_ref)));
         }
         let mut repair = Repair::NotNeeded;
         let mut from = seq;
@@ -213,21 +228,30 @@ impl LocalRoom {
                 .filter(|held| *held.epoch == *epoch && held.events.last() <= inner.last)
             {
                 if let Some(frames) = held.events.after(from) {
-                    outbox.push(frames);
+                    outbox.push_answer(frames);
                     from = held.events.last();
                 }
             }
         }
+        membership.set(true);
         let connection = client.id;
         match inner
             .members
             .iter_mut()
             .find(|member| member.client.id == connection)
         {
-            Some(member) => member.from = from,
+            Some(member) => {
+                member.from = from;
+                member.awaits = false;
+            }
             None => {
                 metrics().members.increment(1.0);
-                inner.members.push(Member { client, from });
+                inner.members.push(Member {
+                    client,
+                    membership,
+                    awaits: false,
+                    from,
+                });
             }
         }
         repair
@@ -242,7 +266,7 @@ impl LocalRoom {
             .position(|member| member.client.id == connection)
         {
             Some(at) => {
-                inner.members.swap_remove(at);
+                inner.members.swap_remove(at).membership.set(false);
                 metrics().members.decrement(1.0);
                 true
             }
@@ -298,38 +322,56 @@ impl LocalRoom {
     }
 
     /// Ends a repair: `missed` are the events after `since`; then what arrived meanwhile follows. [`Repair::Needed`] where
-    /// a hole or another epoch remains.
+    /// a hole remains. What was held and still does not fit although the store has nothing more (another epoch's, or
+    /// nobody's) is dropped: were it the room's after all, the next event would show a hole again.
     pub fn repair(&self, since: &Since, missed: &[Bytes]) -> Repair {
         let mut inner = self.inner.lock();
         inner.repairing = false;
+        let before = inner.last;
         let chunk = Chunk::new(since.seq + 1, missed.iter().map(Bytes::as_ref));
-        match inner.give(&since.epoch, &chunk) {
-            Repair::NotNeeded => inner.give_held(),
-            Repair::Needed => Repair::Needed,
+        if inner.give(&since.epoch, &chunk) == Repair::Needed {
+            return Repair::Needed;
         }
+        let epoch = inner.epoch.clone();
+        inner.held.retain(|held| held.epoch == epoch);
+        let spilt = std::mem::take(&mut inner.spilt);
+        if inner.give_held() == Repair::NotNeeded {
+            return if spilt { Repair::Needed } else { Repair::NotNeeded };
+        }
+        if inner.last > before || spilt {
+            return Repair::Needed;
+        }
+        metrics().bad_payloads.increment(inner.held.len() as u64);
+        tracing::error!(room = %self.id, "events on the channel that the store does not know");
+        inner.drop_held();
+        Repair::NotNeeded
     }
 
     /// Ends a repair that could not be made, or that is not needed any more.
     pub fn abandon_repair(&self) {
         let mut inner = self.inner.lock();
         inner.repairing = false;
+        inner.spilt = false;
         if !inner.holding {
-            inner.held = Vec::new();
+            inner.drop_held();
         }
     }
 
-    /// Starts anew at `seq` of `epoch`, unless that has been done: the members are given pictures, one by one, by
-    /// [`LocalRoom::enter`].
+    /// Starts anew at `seq` of `epoch`, unless that has been done.
     pub fn restart(&self, epoch: &str, seq: u64) {
         let mut inner = self.inner.lock();
         if inner.repairing || *inner.epoch != *epoch {
             inner.epoch = epoch.into();
-            inner.last = seq;
+            // Who has come in since is there already, perhaps from an earlier point on.
+            let here = inner
+                .members
+                .iter()
+                .filter(|member| !member.awaits)
+                .map(|member| member.from)
+                .min();
+            inner.last = here.map_or(seq, |from| from.min(seq));
             inner.repairing = false;
-            for member in &mut inner.members {
-                // Nothing of the new past before its picture.
-                member.from = u64::MAX;
-            }
+            inner.held.retain(|held| *held.epoch == *epoch);
         }
     }
 }
@@ -342,6 +384,11 @@ impl Inner {
             self.give(epoch, &chunk)
         };
         if self.holding || self.repairing || repair == Repair::Needed {
+            if self.held_bytes > MAX_HELD_BYTES && !self.holding {
+                self.drop_held();
+                self.spilt = true;
+            }
+            self.held_bytes += chunk.frames.len();
             self.held.push(Held {
                 epoch: epoch.into(),
                 events: chunk,
@@ -350,6 +397,12 @@ impl Inner {
         repair
     }
 
+    fn drop_held(&mut self) {
+        self.held = Vec::new();
+        self.held_bytes = 0;
+    }
+
+    /// Gives what is held to whoever lacks it, and keeps it only where that shows a hole or joins are under way.
     fn give_held(&mut self) -> Repair {
         let held = std::mem::take(&mut self.held);
         let needed = held
@@ -357,6 +410,8 @@ impl Inner {
             .any(|held| self.give(&held.epoch, &held.events) == Repair::Needed);
         if needed || self.holding {
             self.held = held;
+        } else {
+            self.held_bytes = 0;
         }
         if needed { Repair::Needed } else { Repair::NotNeeded }
     }
@@ -373,19 +428,21 @@ impl Inner {
             return Repair::NotNeeded;
         };
         let last = std::mem::replace(&mut self.last, chunk.last());
-        for member in &self.members {
-            if member.from > last {
-                // Its picture came from beyond what this node had heard.
-                if let Some(frames) = chunk.after(member.from) {
-                    member.client.outbox.push(frames);
-                }
+        let mut deliveries = 0;
+        for member in self.members.iter().filter(|member| !member.awaits) {
+            // A picture may have come from beyond what this node had heard.
+            let known = member.from.max(last).min(chunk.last());
+            if known > last {
+                chunk
+                    .after(known)
+                    .into_iter()
+                    .for_each(|frames| member.client.outbox.push(frames));
             } else {
                 member.client.outbox.push(frames.clone());
             }
+            deliveries += chunk.last() - known;
         }
-        metrics()
-            .deliveries
-            .increment(self.members.len() as u64 * (self.last - last));
+        metrics().deliveries.increment(deliveries);
         Repair::NotNeeded
     }
 }

@@ -25,6 +25,7 @@ use roomgate_shared::{ids::ConnectionId, protocol::CloseCode};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
+    time::Instant,
 };
 use tower_service::Service;
 
@@ -39,6 +40,9 @@ use crate::{
 
 /// Largest head of a request: a token may be in it.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
+
+/// How often it is said that connections cannot be accepted.
+const REPORT: Duration = Duration::from_secs(10);
 
 /// What the listener serves with.
 pub struct Server {
@@ -94,13 +98,17 @@ pub async fn serve(listener: TcpListener, server: Server, mut closing: watch::Re
         open: AtomicUsize::new(0),
         clients: Mutex::default(),
     });
+    let mut refused: Option<Instant> = None;
     let closing = loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => accept(&serving, stream, peer),
                 Err(error) => {
                     // Out of descriptors, or a connection that was gone before it was taken: others may still come.
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    if refused.is_none_or(|at| at.elapsed() >= REPORT) {
+                        refused = Some(Instant::now());
+                        tracing::warn!(%error, "connections cannot be accepted");
+                    }
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             },

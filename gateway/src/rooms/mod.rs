@@ -10,10 +10,7 @@ mod repair;
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,44 +23,11 @@ use tokio::{sync::mpsc, time::Instant};
 
 use self::queue::RoomQueue;
 use crate::{
-    hub::{Client, Hub, LocalRoom},
+    hub::{Client, Hub, LocalRoom, Membership},
     store::{Op, SharedStore},
 };
 
 const SHARDS: usize = 16;
-
-/// A connection's place in a room, shared by its session, the room's queue and the work under way.
-#[derive(Debug, Default)]
-pub struct Membership {
-    joined: AtomicBool,
-    joining: AtomicUsize,
-}
-
-impl Membership {
-    /// Whether the connection is in the room now.
-    pub fn is_joined(&self) -> bool {
-        self.joined.load(Ordering::Acquire)
-    }
-
-    /// Whether the connection is in the room or on its way in.
-    pub fn counts(&self) -> bool {
-        self.is_joined() || self.joining.load(Ordering::Acquire) > 0
-    }
-
-    /// A join is queued.
-    pub fn begin_join(&self) {
-        self.joining.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// It is answered.
-    fn end_join(&self) {
-        self.joining.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    fn set(&self, joined: bool) {
-        self.joined.store(joined, Ordering::Release);
-    }
-}
 
 /// An operation on its way to the store.
 pub struct Work {
@@ -99,8 +63,20 @@ pub enum Origin {
         /// Its place in the room.
         membership: Arc<Membership>,
     },
+    /// A connection that may be in although its join was answered by an error. Passed over if it tries again.
+    Unconfirmed {
+        /// The connection.
+        client: Arc<Client>,
+        /// Its place in the room.
+        membership: Arc<Membership>,
+    },
     /// A fresh picture for a member, told as `resync`.
-    Resync(Arc<Client>),
+    Resync {
+        /// The connection.
+        client: Arc<Client>,
+        /// Its place in the room.
+        membership: Arc<Membership>,
+    },
     /// The tail of the room after this, for all its members here.
     Repair(Since),
 }
@@ -131,11 +107,6 @@ impl Rooms {
         });
         tokio::spawn(repair::run(rooms.clone(), repairs));
         rooms
-    }
-
-    /// The node whose rooms these are.
-    pub fn node(&self) -> &NodeId {
-        &self.node
     }
 
     /// Rooms that are open here, whether or not somebody is in them yet.

@@ -17,19 +17,21 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use roomgate_shared::{
     ids::{CommandId, RoomId},
-    protocol::{CloseCode, CommandType, ErrorCode, event},
+    protocol::{CommandType, ErrorCode, event},
 };
 use tokio::time::Instant;
 
-use super::{Membership, Origin, Rooms, Work, repair};
+use super::{Origin, Rooms, Work, repair};
 use crate::{
-    hub::{Client, LocalRoom, Repair, text_frame},
+    hub::{Client, LocalRoom, Membership, Repair, text_frame},
     metrics::metrics,
     store::{Done, Joined, Op, Refusal, Reply, StoreError},
 };
 
 /// Most operations in one call of the store: a call blocks Redis for its length, some 3 µs an operation.
 const MAX_BATCH_OPS: usize = 256;
+/// Most of them whose answers may be large: pages and pictures, of some 2 MiB at most each.
+const MAX_BATCH_READS: usize = 32;
 
 /// Pause before what must reach the store is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -90,15 +92,23 @@ impl RoomQueue {
     fn batch(&self) -> (Vec<Op>, Vec<Origin>) {
         let mut state = self.state.lock();
         let (mut ops, mut origins) = (Vec::new(), Vec::new());
-        let mut moving = Vec::new();
+        let (mut moving, mut reads) = (Vec::new(), 0);
         while ops.len() < MAX_BATCH_OPS {
             let Some(mut work) = state.works.pop_front() else {
                 break;
             };
-            let client = match &work.origin {
-                Origin::Command { client, .. } | Origin::Gone { client, .. } | Origin::Resync(client) => {
-                    Some(client)
+            if work.op.answers_at_length() {
+                if reads == MAX_BATCH_READS {
+                    state.works.push_front(work);
+                    break;
                 }
+                reads += 1;
+            }
+            let client = match &work.origin {
+                Origin::Command { client, .. }
+                | Origin::Gone { client, .. }
+                | Origin::Unconfirmed { client, .. }
+                | Origin::Resync { client, .. } => Some(client),
                 Origin::Repair(_) => None,
             };
             if client.is_some_and(|client| moving.contains(&client.id)) {
@@ -122,7 +132,9 @@ impl RoomQueue {
             }
             match &mut work.origin {
                 // It has left meanwhile.
-                Origin::Resync(client) if !self.local.has(client.id) => continue,
+                Origin::Resync { client, .. } if !self.local.has(client.id) => continue,
+                // It has come in meanwhile, or is about to.
+                Origin::Unconfirmed { membership, .. } if membership.counts() => continue,
                 Origin::Command {
                     membership, again, ..
                 } if membership.is_joined() => {
@@ -134,7 +146,11 @@ impl RoomQueue {
                         *again = true;
                     }
                 }
-                Origin::Command { .. } | Origin::Gone { .. } | Origin::Resync(_) | Origin::Repair(_) => {}
+                Origin::Command { .. }
+                | Origin::Gone { .. }
+                | Origin::Unconfirmed { .. }
+                | Origin::Resync { .. }
+                | Origin::Repair(_) => {}
             }
             ops.push(work.op);
             origins.push(work.origin);
@@ -168,11 +184,12 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
     loop {
         let (ops, origins) = queue.batch();
         if ops.is_empty() {
-            if if local.is_empty() {
+            let idle = if local.is_empty() {
                 rooms.retire(&queue)
             } else {
                 queue.rest()
-            } {
+            };
+            if idle {
                 return;
             }
             continue;
@@ -181,7 +198,7 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
             Ok(replies) => complete(&rooms, &queue, origins, replies),
             Err(error) => {
                 metrics().store_errors.increment(1);
-                tracing::warn!(room = %local.id(), operations = ops.len(), %error, "a batch failed");
+                report(&local, &ops, &error);
                 let again = fail(&queue, ops, origins, &error);
                 if !again.is_empty() {
                     tokio::spawn(submit_later(rooms.clone(), local.id().clone(), again));
@@ -191,6 +208,21 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
         };
         if local.release() == Repair::Needed || repair == Repair::Needed {
             rooms.hub.request_repair(&local);
+        }
+    }
+}
+
+fn report(local: &LocalRoom, ops: &[Op], error: &StoreError) {
+    match error {
+        // The store says itself when it is away and when it is back.
+        StoreError::Unavailable(_) => {
+            tracing::debug!(room = %local.id(), operations = ops.len(), %error, "a batch failed")
+        }
+        StoreError::Timeout(_) => {
+            tracing::warn!(room = %local.id(), operations = ops.len(), %error, "a batch failed")
+        }
+        StoreError::Damaged(_) | StoreError::Internal(_) => {
+            tracing::error!(room = %local.id(), operations = ops.len(), %error, "a batch failed");
         }
     }
 }
@@ -248,12 +280,14 @@ fn fail(queue: &RoomQueue, ops: Vec<Op>, origins: Vec<Origin>, error: &StoreErro
                     };
                     again.push(Work {
                         op,
-                        origin: Origin::Gone { client, membership },
+                        origin: Origin::Unconfirmed { client, membership },
                     });
                 }
                 queue.refuse(origin, error.refusal());
             }
-            Origin::Gone { .. } | Origin::Resync(_) | Origin::Repair(_) => again.push(Work { op, origin }),
+            Origin::Gone { .. } | Origin::Unconfirmed { .. } | Origin::Resync { .. } | Origin::Repair(_) => {
+                again.push(Work { op, origin });
+            }
         }
     }
     again
@@ -283,7 +317,7 @@ fn complete(rooms: &Arc<Rooms>, queue: &RoomQueue, origins: Vec<Origin>, replies
                         if let Some(id) = &id {
                             client
                                 .outbox
-                                .push(text_frame(&still_in(local, &client, id, &joined)));
+                                .push_answer(text_frame(&still_in(local, &client, id, &joined)));
                         }
                     }
                     Ok(done) => {
@@ -305,35 +339,40 @@ fn complete(rooms: &Arc<Rooms>, queue: &RoomQueue, origins: Vec<Origin>, replies
                 }
                 finish(&client, received, weight);
             }
-            Origin::Gone { client, membership } => {
+            Origin::Gone { client, .. } => {
                 local.leave(client.id);
-                membership.set(false);
             }
-            Origin::Resync(client) => match reply {
+            Origin::Unconfirmed { .. } => {}
+            Origin::Resync { client, membership } => match reply {
                 Ok(Done::Joined(joined)) => {
                     if !std::mem::replace(&mut restarted, true) {
                         local.restart(&joined.epoch, joined.seq);
                     }
-                    metrics().resyncs.increment(1);
-                    let frame = format!(
-                        r#"{{"type":"resync","room":"{}","data":{}}}"#,
-                        local.id(),
-                        joined.data
-                    );
+                    let frame = if joined.recovered {
+                        // The log reaches back after all.
+                        Bytes::new()
+                    } else {
+                        metrics().resyncs.increment(1);
+                        text_frame(&format!(
+                            r#"{{"type":"resync","room":"{}","data":{}}}"#,
+                            local.id(),
+                            joined.data
+                        ))
+                    };
                     local.enter(
                         client,
+                        membership,
                         &joined.epoch,
                         joined.seq,
-                        text_frame(&frame),
+                        frame,
                         &joined.missed,
                     );
                 }
                 Ok(Done::Ack(_)) => tracing::error!(room = %local.id(), "an ack for a join"),
                 Err(refusal) => {
-                    // It may not come in any more, for example because the room is full: its own join will say why.
-                    tracing::warn!(room = %local.id(), code = %refusal.code, "a member could not be resynchronised");
+                    // It may not come in any more, for example because the room is full.
+                    answer_error(&client, None, local, &refusal);
                     local.leave(client.id);
-                    client.outbox.close(CloseCode::ServerError.into());
                 }
             },
             Origin::Repair(since) => {
@@ -349,7 +388,7 @@ fn complete(rooms: &Arc<Rooms>, queue: &RoomQueue, origins: Vec<Origin>, replies
 fn command_done(
     local: &Arc<LocalRoom>,
     client: &Arc<Client>,
-    membership: &Membership,
+    membership: &Arc<Membership>,
     id: Option<&CommandId>,
     kind: CommandType,
     done: Done,
@@ -365,18 +404,16 @@ fn command_done(
             let ack = id.map_or_else(Bytes::new, |id| {
                 text_frame(&event::ack_text(id, Some(local.id()), &data))
             });
-            membership.set(true);
-            local.enter(client.clone(), &epoch, seq, ack, &missed)
+            local.enter(client.clone(), membership.clone(), &epoch, seq, ack, &missed)
         }
         Done::Ack(data) => {
             if kind == CommandType::Leave {
                 local.leave(client.id);
-                membership.set(false);
             }
             if let Some(id) = id {
                 client
                     .outbox
-                    .push(text_frame(&event::ack_text(id, Some(local.id()), &data)));
+                    .push_answer(text_frame(&event::ack_text(id, Some(local.id()), &data)));
             }
             Repair::NotNeeded
         }
@@ -399,6 +436,14 @@ fn still_in(local: &LocalRoom, client: &Client, id: &CommandId, joined: &Joined)
 
 fn answer_error(client: &Client, id: Option<&CommandId>, local: &LocalRoom, refusal: &Refusal) {
     metrics().error(refusal.code).increment(1);
+    tracing::debug!(
+        connection = %client.id,
+        room = %local.id(),
+        command = id.map(CommandId::as_str),
+        code = %refusal.code,
+        message = %refusal.message,
+        "a command is refused"
+    );
     let retry = retry_after_ms(refusal.code);
     let text = event::error_text(
         id,
@@ -408,7 +453,7 @@ fn answer_error(client: &Client, id: Option<&CommandId>, local: &LocalRoom, refu
         retry,
         refusal.details.as_deref(),
     );
-    client.outbox.push(text_frame(&text));
+    client.outbox.push_answer(text_frame(&text));
 }
 
 /// When a client may try again after a failure of ours, ms; it adds jitter of its own.

@@ -38,6 +38,10 @@ pub(super) fn ask(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>) -> bool {
 
 /// Gives the members what the store has after `since`, or starts over with a picture each.
 pub(super) fn complete(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, since: &Since, reply: Reply) -> Repair {
+    if local.since().is_none_or(|now| now.epoch != since.epoch) {
+        // The room has started anew since this was asked.
+        return Repair::NotNeeded;
+    }
     match reply {
         Ok(Done::Joined(joined)) if joined.recovered => {
             if !joined.missed.is_empty() {
@@ -60,20 +64,19 @@ pub(super) fn complete(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, since: &Since
 
 /// Has every member here joined anew. Until the first of them has its picture, the room is in repair.
 fn resync(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, why: &'static str) -> Repair {
-    local.begin_repair();
-    let members = local.members();
+    let (members, since) = (local.begin_resync(), local.since());
     tracing::warn!(room = %local.id(), members = members.len(), why, "members of the room are resynchronised");
     if members.is_empty() {
         local.abandon_repair();
     }
-    for client in members {
+    for (client, membership) in members {
         let join = Join {
             user: client.user.clone(),
             name: client.name.to_string(),
             connection: client.id,
             node: rooms.node.clone(),
             presence: Vec::new(),
-            since: None,
+            since: since.clone(),
             messages: DEFAULT_PAGE,
             create: true,
         };
@@ -81,7 +84,7 @@ fn resync(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, why: &'static str) -> Repa
             local.id(),
             Work {
                 op: Op::Join(join),
-                origin: Origin::Resync(client),
+                origin: Origin::Resync { client, membership },
             },
         );
     }

@@ -18,9 +18,9 @@ use roomgate_shared::{
 use tokio::time::Instant;
 
 use crate::{
-    hub::{Client, Closing, MIN_WEIGHT, text_frame},
+    hub::{Client, Closing, MIN_WEIGHT, Membership, READ_WEIGHT, text_frame},
     metrics::metrics,
-    rooms::{Membership, Origin, Rooms, Work},
+    rooms::{Origin, Rooms, Work},
     store::{Op, SharedStore},
 };
 
@@ -63,6 +63,7 @@ pub struct Session {
     rooms: Vec<(RoomId, Arc<Membership>)>,
     /// When the last malformed frames came, oldest first.
     malformed: VecDeque<Instant>,
+    closed: bool,
 }
 
 thread_local! {
@@ -86,6 +87,7 @@ impl Session {
             heartbeat_ms: context.heartbeat_ms,
             limits: context.limits.clone(),
         };
+        tracing::debug!(connection = %id, user = %identity.user, "a connection is open");
         let client = Arc::new(Client::new(
             id,
             identity.user,
@@ -96,12 +98,13 @@ impl Session {
         let data = serde_json::to_string(&welcome).unwrap_or_default();
         client
             .outbox
-            .push(text_frame(&format!(r#"{{"type":"welcome","data":{data}}}"#)));
+            .push_answer(text_frame(&format!(r#"{{"type":"welcome","data":{data}}}"#)));
         Self {
             context,
             client,
             rooms: Vec::new(),
             malformed: VecDeque::new(),
+            closed: false,
         }
     }
 
@@ -122,7 +125,8 @@ impl Session {
             decoder.decode(frame, |item| match item {
                 Ok(incoming) => self.command(&incoming, received, size),
                 Err(malformed) => {
-                    wrong = true;
+                    // A batch too long or an id too strange is a mistake, but no babble.
+                    wrong |= !matches!(malformed, Malformed::BatchSize | Malformed::Id(_));
                     self.refuse(None, None, ErrorCode::BadRequest, &malformed_message(&malformed));
                 }
             });
@@ -172,7 +176,9 @@ impl Session {
             Ok(room) => room,
             Err(refused) => return self.refuse(id, None, refused.code, &refused.message),
         };
-        let membership = self.membership(&room);
+        let membership = self
+            .membership(&room)
+            .filter(|m| m.counts() || kind == CommandType::Join);
         if membership.is_none() && kind != CommandType::Join {
             return self.refuse(id, Some(&room), ErrorCode::NotJoined, "join the room first");
         }
@@ -183,19 +189,17 @@ impl Session {
             Ok(op) => op,
             Err(refused) => return self.refuse(id, Some(&room), refused.code, &refused.message),
         };
+        let least = if op.answers_at_length() {
+            READ_WEIGHT
+        } else {
+            MIN_WEIGHT
+        };
+        let weight = size.max(least);
         let membership = match membership.map_or_else(|| self.admit(&room), Ok) {
             Ok(membership) => membership,
             Err(message) => return self.refuse(id, Some(&room), ErrorCode::TooManyRooms, &message),
         };
-        self.submit(
-            &room,
-            op,
-            membership,
-            incoming.id.clone(),
-            kind,
-            received,
-            size.max(MIN_WEIGHT),
-        );
+        self.submit(&room, op, membership, incoming.id.clone(), kind, received, weight);
     }
 
     fn membership(&self, room: &RoomId) -> Option<Arc<Membership>> {
@@ -249,13 +253,24 @@ impl Session {
 
     fn refuse(&self, id: Option<&CommandId>, room: Option<&RoomId>, code: ErrorCode, message: &str) {
         metrics().error(code).increment(1);
-        self.client.outbox.push(text_frame(&event::error_text(
+        tracing::debug!(
+            connection = %self.client.id,
+            room = room.map(RoomId::as_str),
+            command = id.map(CommandId::as_str),
+            %code,
+            message,
+            "a command is refused"
+        );
+        self.client.outbox.push_answer(text_frame(&event::error_text(
             id, room, code, message, None, None,
         )));
     }
 
     /// Ends the conversation. `leaving`: the user means to go, as against a lost connection.
     pub fn close(&mut self, leaving: bool) {
+        if !std::mem::replace(&mut self.closed, true) {
+            tracing::debug!(connection = %self.client.id, leaving, rooms = self.rooms.len(), "a connection ends");
+        }
         for (room, membership) in self.rooms.drain(..) {
             if membership.counts() {
                 let op = Op::Part {

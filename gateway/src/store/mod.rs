@@ -63,7 +63,7 @@ impl Default for StoreLimits {
             log_bytes: 8 * 1024 * 1024,
             active_ttl: Duration::from_secs(3600),
             retention: Duration::from_secs(24 * 3600),
-            page_bytes: 4 * 1024 * 1024,
+            page_bytes: 1024 * 1024,
         }
     }
 }
@@ -159,6 +159,25 @@ pub enum Op {
         /// The last event that the node has.
         since: Since,
     },
+}
+
+impl Op {
+    /// Whether the answer may be long: a page or a picture.
+    pub fn answers_at_length(&self) -> bool {
+        match self {
+            Op::Join(_)
+            | Op::StateGet { .. }
+            | Op::MessageHistory { .. }
+            | Op::UsersList { .. }
+            | Op::Tail { .. } => true,
+            Op::Part { .. }
+            | Op::PresenceUpdate { .. }
+            | Op::StatePatch { .. }
+            | Op::MessageSend { .. }
+            | Op::Broadcast { .. }
+            | Op::Signal { .. } => false,
+        }
+    }
 }
 
 /// [`Op::Join`].
@@ -263,7 +282,7 @@ impl StoreError {
             StoreError::Unavailable(_) => Refusal::new(ErrorCode::Unavailable, "the store cannot be reached"),
             StoreError::Timeout(_) => Refusal::new(
                 ErrorCode::Timeout,
-                "no answer of the store in time; retry with the same id",
+                "no answer of the store in time: it may or may not have happened",
             ),
             StoreError::Damaged(_) => Refusal::new(ErrorCode::RoomUnavailable, "the room's data is damaged"),
             StoreError::Internal(_) => Refusal::new(ErrorCode::Internal, "internal error"),

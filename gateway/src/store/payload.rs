@@ -43,11 +43,8 @@ pub fn parse(payload: &[u8]) -> Option<Payload<'_>> {
     match kind {
         b'E' => {
             let (epoch, first) = std::str::from_utf8(parts.next()?).ok()?.split_once(' ')?;
-            Some(Payload::Durable {
-                epoch,
-                first: first.parse().ok()?,
-                events: parts.collect(),
-            })
+            let (first, events) = (first.parse().ok()?, parts.collect::<Vec<_>>());
+            (first > 0 && !events.is_empty()).then_some(Payload::Durable { epoch, first, events })
         }
         b'S' => {
             let from = std::str::from_utf8(parts.next()?).ok()?;
@@ -134,6 +131,8 @@ mod tests {
             b"E",
             b"Ek1",
             b"Ek1 x\x1e{}",
+            b"Ek1 0\x1e{}",
+            b"Ek1 7",
             b"S",
             b"Su\x1e",
             b"Su\x1e\xff\x1e{}",

@@ -16,6 +16,7 @@ pub(crate) async fn a_confirmed_subscription_brings_all_that_follows<B: Backend>
     assert!(node.store.now_ms() > 1_600_000_000_000);
     node.joined(&room, enter("u1", 1)).await;
     node.store.subscribe(&room).await.unwrap();
+    node.heard.clear();
     let ops = vec![send("u1", "1"), broadcast("u1", "{}"), enter("u2", 2)];
     let replies = node.apply(&room, ops).await;
     node.heard.until(&room, 4).await;
@@ -45,6 +46,7 @@ pub(crate) async fn signals_pass_without_a_trace<B: Backend>() {
     let (node, room) = (node::<B>().await, new_room());
     let epoch = node.joined(&room, enter("u1", 1)).await.epoch;
     node.store.subscribe(&room).await.unwrap();
+    node.heard.clear();
     let signal = payload::signal("u1", ["u2", "é"], "{\"type\":\"signal\"}");
     let ops = vec![
         Op::Signal {
@@ -86,13 +88,22 @@ pub(crate) async fn only_subscribed_rooms_are_heard<B: Backend>() {
         node.ack(room, send("u1", "1")).await;
     }
     node.heard.until(&rooms[0], 2).await;
-    assert!(node.heard.payloads(&rooms[1]).is_empty() && node.heard.payloads(&rooms[2]).is_empty());
+    for room in &rooms[1..] {
+        assert!(B::HEARS_ALL || node.heard.payloads(room).is_empty());
+    }
     // Again, after an end that has not been confirmed.
     node.store.unsubscribe(&rooms[0]);
     node.store.subscribe(&rooms[0]).await.unwrap();
     node.ack(&rooms[0], send("u1", "2")).await;
     node.heard.until(&rooms[0], 3).await;
-    assert_eq!(node.heard.events(&rooms[0]).len(), 2);
+    let seqs: Vec<_> = node
+        .heard
+        .events(&rooms[0])
+        .iter()
+        .map(|(seq, _)| *seq)
+        .filter(|seq| *seq > 1)
+        .collect();
+    assert_eq!(seqs, [2, 3]);
 }
 
 pub(crate) async fn many_subscriptions_at_once<B: Backend>() {

@@ -32,6 +32,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) trait Backend {
     /// Nodes that share rooms.
     const NODES: usize;
+    /// Whether a node hears of rooms that it has not subscribed to. They are for the sink to pass over.
+    const HEARS_ALL: bool;
     /// Node number `index`, ready, with this sink and these limits.
     fn store(
         index: usize,
@@ -78,7 +80,7 @@ pub(crate) fn new_room() -> RoomId {
 }
 
 /// Waits until `condition` holds.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let end = tokio::time::Instant::now() + PATIENCE;
     while !condition().await {
         assert!(
@@ -120,6 +122,11 @@ impl Recorder {
             .filter(|(id, _)| id == room.as_str())
             .map(|(_, bytes)| bytes.clone())
             .collect()
+    }
+
+    /// Forgets what has been heard.
+    pub(crate) fn clear(&self) {
+        self.payloads.lock().clear();
     }
 
     /// The durable events of a room with their `seq` as the payload gives it, in the order in which they came.

@@ -131,15 +131,7 @@ pub(crate) async fn cursors_need_not_exist<B: Backend>() {
             .await;
         assert_eq!(numbers(&page), expected, "before {before:?} after {after:?}");
     }
-    for bad in [
-        "",
-        "x",
-        "a b-0000000001",
-        "-0000000001",
-        "abc-",
-        "abc-12x",
-        "\u{1f600}",
-    ] {
+    for bad in ["", "x", "-0000000001", "abc-", "abc-12x", "\u{1f600}"] {
         let refusal = node.refusal(&room, history(Some(bad), None, 10)).await;
         assert_eq!(refusal.code, ErrorCode::BadRequest, "{bad:?}");
         assert_eq!(

@@ -39,6 +39,7 @@ pub(crate) fn config(url: &str, index: usize, limits: StoreLimits) -> RedisConfi
 
 impl Backend for Redis {
     const NODES: usize = 3;
+    const HEARS_ALL: bool = false;
 
     async fn store(index: usize, limits: StoreLimits, sink: Arc<dyn EventSink>) -> SharedStore {
         let store = RedisStore::new(config(&server().url(), index, limits), sink).unwrap();
@@ -146,6 +147,32 @@ async fn a_room_ends_unless_it_is_used() {
     eventually("nothing is left", || async { all().trim().is_empty() }).await;
     assert!(node.one(&room, send("u1", "1")).await.is_err());
     assert_ne!(node.joined(&room, enter("u1", 1)).await.epoch, epoch);
+}
+
+#[tokio::test]
+async fn a_tail_keeps_a_room() {
+    let ms = Duration::from_millis;
+    let limits = StoreLimits {
+        active_ttl: ms(600),
+        ..StoreLimits::default()
+    };
+    let (node, room) = (node_with::<Redis>(limits).await, new_room());
+    let epoch = node.joined(&room, enter("u1", 1)).await.epoch;
+    let start = tokio::time::Instant::now();
+    while start.elapsed() < ms(1200) {
+        assert!(
+            node.joined(
+                &room,
+                Op::Tail {
+                    since: since(&epoch, 1)
+                }
+            )
+            .await
+            .recovered
+        );
+        tokio::time::sleep(ms(20)).await;
+    }
+    check_keys(&room, 0, 1);
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
 }
 
 impl View {
-    fn of(picture: &Value) -> Self {
+    fn of(picture: &Value, page: &Value) -> Self {
         let users = items(&picture["users"])
             .map(|user| (text(user, "id"), face(user)))
             .collect::<BTreeMap<_, _>>();
@@ -82,7 +82,7 @@ impl View {
             version: picture["version"].as_u64().unwrap(),
             users,
             state: pairs(&picture["state"]),
-            messages: items(&picture["messages"]).cloned().collect(),
+            messages: items(&page["messages"]).cloned().collect(),
         }
     }
 
@@ -128,10 +128,17 @@ impl View {
     }
 }
 
+async fn view_of(node: &Node, room: &RoomId) -> View {
+    View::of(
+        &node.picture(room).await,
+        &node.ack(room, history(None, None, 50)).await,
+    )
+}
+
 async fn check(node: &Node, batches: Vec<Vec<Op>>) {
     let room: RoomId = new_room();
     node.joined(&room, enter("a", 0)).await;
-    let mut view = View::of(&node.picture(&room).await);
+    let mut view = view_of(node, &room).await;
     let epoch = node.joined(&room, Op::Tail { since: since("", 0) }).await.epoch;
     for batch in batches {
         let replies = node.apply(&room, batch).await;
@@ -153,7 +160,7 @@ async fn check(node: &Node, batches: Vec<Vec<Op>>) {
             view.replay(&serde_json::from_slice(bytes).unwrap());
         }
         view.messages.drain(..view.messages.len().saturating_sub(50));
-        assert_eq!(view, View::of(&node.picture(&room).await));
+        assert_eq!(view, view_of(node, &room).await);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Cluster, Family, Figure, Outcome, Scenario, Setup, StoreKind, fanout::OPEN_LIMIT, Window};
+use super::{Cluster, Family, Figure, Outcome, Scenario, Setup, StoreKind, Window, fanout::OPEN_LIMIT};
 use crate::{
     bars,
     client::{Fleet, Load, Member},

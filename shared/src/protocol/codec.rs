@@ -29,10 +29,10 @@ pub enum Malformed {
     /// Nested deeper than [`MAX_DEPTH`].
     #[error("the frame is nested deeper than 32 levels")]
     TooDeep,
-    /// Neither an object nor an array of them, or without a string `type`.
+    /// Neither an object nor an array of some, or without a string `type`.
     #[error("a command is an object with a string `type`")]
     NotACommand,
-    /// An array of none or of more than [`MAX_BATCH`].
+    /// An array of more than [`MAX_BATCH`].
     #[error("an array holds 1 to 64 commands")]
     BatchSize,
     /// `id` is no command id.
@@ -132,9 +132,11 @@ impl Incoming<'_, '_> {
                     limit: data.count("limit", 1, MAX_PAGE, DEFAULT_PAGE)?,
                 }
             }
-            CommandType::StateGet => Command::StateGet {
-                fields: data.names("fields")?,
-            },
+            CommandType::StateGet => {
+                let fields = data.names("fields")?;
+                distinct(fields.iter().flatten())?;
+                Command::StateGet { fields }
+            }
             CommandType::StatePatch => data.state_patch()?,
             CommandType::UsersList => Command::UsersList {
                 cursor: data.string("cursor")?,
@@ -186,7 +188,10 @@ impl Decoder {
 
 fn read_frame<'t, 'f>(root: Json<'t, 'f>, each: &mut impl FnMut(Result<Incoming<'t, 'f>, Malformed>)) {
     if let Some(commands) = root.items() {
-        if !(1..=MAX_BATCH).contains(&commands.len()) {
+        if commands.len() == 0 {
+            return each(Err(Malformed::NotACommand));
+        }
+        if commands.len() > MAX_BATCH {
             return each(Err(Malformed::BatchSize));
         }
         for command in commands {

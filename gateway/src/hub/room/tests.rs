@@ -36,7 +36,7 @@ fn given(client: &Client) -> Vec<String> {
     client.outbox.take(&mut pieces, None);
     let mut frames = Vec::new();
     for piece in pieces {
-        let mut rest = &piece[..];
+        let mut rest = &piece.frames[..];
         while !rest.is_empty() {
             let len = frame_len(rest);
             frames.push(String::from_utf8(rest[2..len].to_vec()).unwrap());
@@ -51,7 +51,23 @@ fn numbers(seqs: std::ops::RangeInclusive<u64>) -> Vec<String> {
 }
 
 fn enter(room: &LocalRoom, client: &Arc<Client>, seq: u64) -> Repair {
-    room.enter(client.clone(), EPOCH, seq, Bytes::new(), &[])
+    enter_with(room, client, EPOCH, seq, "", &[])
+}
+
+fn enter_with(
+    room: &LocalRoom,
+    client: &Arc<Client>,
+    epoch: &str,
+    seq: u64,
+    answer: &str,
+    missed: &[Bytes],
+) -> Repair {
+    let answer = if answer.is_empty() {
+        Bytes::new()
+    } else {
+        text_frames([answer.as_bytes()].into_iter())
+    };
+    room.enter(client.clone(), Arc::default(), epoch, seq, answer, missed)
 }
 
 #[test]
@@ -71,8 +87,7 @@ fn what_arrives_while_the_picture_is_made_follows_the_answer() {
     room.hold();
     room.deliver(&payload(EPOCH, 1..=2));
     room.deliver(&payload(EPOCH, 3..=4));
-    let answer = text_frames([b"ack".as_slice()].into_iter());
-    room.enter(b.clone(), EPOCH, 3, answer, &[]);
+    enter_with(&room, &b, EPOCH, 3, "ack", &[]);
     assert_eq!(room.release(), Repair::NotNeeded);
     room.deliver(&payload(EPOCH, 5..=5));
     assert_eq!(given(&b), ["ack", "4", "5"]);
@@ -107,13 +122,7 @@ fn resumed_events_come_between_the_answer_and_live_ones() {
     let (room, a) = (room(), client(1));
     room.hold();
     room.deliver(&payload(EPOCH, 8..=9));
-    room.enter(
-        a.clone(),
-        EPOCH,
-        8,
-        text_frames([b"ack".as_slice()].into_iter()),
-        &texts(6..=8),
-    );
+    enter_with(&room, &a, EPOCH, 8, "ack", &texts(6..=8));
     room.release();
     assert_eq!(given(&a), ["ack", "6", "7", "8", "9"]);
 }
@@ -153,24 +162,47 @@ fn another_epoch_is_never_mixed_in() {
     let (room, a, b) = (room(), client(1), client(2));
     enter(&room, &a, 5);
     assert_eq!(room.deliver(&payload("e2", 6..=6)), Repair::Needed);
-    assert_eq!(room.enter(b.clone(), "e2", 6, Bytes::new(), &[]), Repair::Needed);
+    assert_eq!(enter_with(&room, &b, "e2", 6, "", &[]), Repair::Needed);
     assert_eq!(given(&a), Vec::<String>::new());
-    room.begin_repair();
+    assert_eq!(room.begin_resync().len(), 2);
     room.hold();
     room.restart("e2", 7);
     room.deliver(&payload("e2", 8..=8));
     for member in [&a, &b] {
-        room.enter(
-            member.clone(),
-            "e2",
-            7,
-            text_frames([b"resync".as_slice()].into_iter()),
-            &[],
-        );
+        enter_with(&room, member, "e2", 7, "resync", &[]);
     }
     assert_eq!(room.release(), Repair::NotNeeded);
     assert_eq!(given(&a), ["resync", "8"]);
     assert_eq!(given(&b), ["resync", "8"]);
+}
+
+#[test]
+fn who_enters_while_others_await_their_picture_is_not_left_deaf() {
+    let (room, a, b) = (room(), client(1), client(2));
+    enter(&room, &a, 5);
+    assert_eq!(room.begin_resync().len(), 1);
+    // The room is new by the time b joins; a's picture follows.
+    enter_with(&room, &b, "e2", 2, "ack", &[]);
+    room.restart("e2", 3);
+    enter_with(&room, &a, "e2", 3, "resync", &[]);
+    room.deliver(&payload("e2", 3..=3));
+    room.deliver(&payload("e2", 4..=4));
+    assert_eq!(given(&a), ["resync", "4"]);
+    assert_eq!(given(&b), ["ack", "3", "4"]);
+}
+
+#[test]
+fn a_repair_that_takes_long_holds_so_much_and_is_followed_by_another() {
+    let (room, a) = (room(), client(1));
+    enter(&room, &a, 0);
+    room.begin_repair();
+    let text = "x".repeat(1024 * 1024);
+    for seq in 1..=10 {
+        room.deliver(&payload::durable(EPOCH, seq, [text.as_bytes()]));
+    }
+    assert!(room.inner.lock().held_bytes < 2 * MAX_HELD_BYTES);
+    let since = room.since().unwrap();
+    assert_eq!(room.repair(&since, &texts(1..=2)), Repair::Needed);
 }
 
 #[test]
@@ -195,6 +227,20 @@ fn a_signal_goes_to_whom_it_names_and_never_to_its_sender() {
         (given(&a), given(&b), given(&c)),
         (vec![], vec!["all".into()], vec!["all".into(), "some".into()])
     );
+}
+
+#[test]
+fn what_the_store_does_not_know_is_dropped_after_one_look() {
+    for stray in [payload("e2", 9..=9), payload(EPOCH, 900..=900)] {
+        let (room, a) = (room(), client(1));
+        enter(&room, &a, 5);
+        assert_eq!(room.deliver(&stray), Repair::Needed);
+        room.begin_repair();
+        let since = room.since().unwrap();
+        assert_eq!(room.repair(&since, &[]), Repair::NotNeeded);
+        assert_eq!(room.deliver(&payload(EPOCH, 6..=6)), Repair::NotNeeded);
+        assert_eq!(given(&a), ["6"]);
+    }
 }
 
 proptest! {

@@ -31,7 +31,7 @@ use super::{
     handler::Handler,
     parser::{Flow, Message, Parser},
 };
-use crate::hub::{Closing, close_frame, ping_frame, pong_frame};
+use crate::hub::{Closing, Piece, close_frame, ping_frame, pong_frame};
 
 /// The read buffer of a thread. A frame that does not fit is put together by the parser.
 const READ_BYTES: usize = 64 * 1024;
@@ -47,6 +47,8 @@ pub struct Timing {
     pub heartbeat: Duration,
     /// How long a closing handshake may take.
     pub close: Duration,
+    /// How long a message may take from its first byte to its last; looked at once a heartbeat.
+    pub message: Duration,
     /// Largest message, fragments added together, bytes.
     pub max_message: usize,
 }
@@ -67,6 +69,7 @@ pub async fn run(stream: TcpStream, first: Bytes, handler: impl Handler, timing:
         phase: Phase::Open,
         heard: Instant::now(),
         pinged: false,
+        begun: None,
         alarm: None,
     };
     if !first.is_empty() {
@@ -94,12 +97,14 @@ struct Connection<H> {
     timing: Timing,
     parser: Parser,
     /// Frames taken from the outbox; the first may be written in part.
-    out: VecDeque<Bytes>,
+    out: VecDeque<Piece>,
     phase: Phase,
     /// When the peer was last heard.
     heard: Instant,
     /// A ping is unanswered.
     pinged: bool,
+    /// When a message was begun that is not whole yet.
+    begun: Option<Instant>,
     /// A new time for the timer.
     alarm: Option<Instant>,
 }
@@ -161,6 +166,11 @@ impl<H: Handler> Connection<H> {
         let mut parser = std::mem::take(&mut self.parser);
         let fed = parser.feed(bytes, self.timing.max_message, |message| self.message(message));
         self.parser = parser;
+        self.begun = if self.parser.is_idle() {
+            None
+        } else {
+            self.begun.or(Some(self.heard))
+        };
         if let Err(code) = fed {
             if self.phase == Phase::Open {
                 self.begin_close(&code.into());
@@ -186,7 +196,7 @@ impl<H: Handler> Connection<H> {
             Message::Text(text) => self.handler.text(text),
             Message::Binary(bytes) => self.handler.binary(bytes),
             Message::Ping(payload) => {
-                self.handler.client().outbox.push(pong_frame(payload));
+                self.handler.client().outbox.push_answer(pong_frame(payload));
                 Ok(())
             }
             Message::Pong | Message::Close(_) => Ok(()),
@@ -212,7 +222,10 @@ impl<H: Handler> Connection<H> {
         let outbox = &self.handler.client().outbox;
         outbox.take(&mut self.out, None);
         outbox.shut();
-        self.out.push_back(close.clone());
+        self.out.push_back(Piece {
+            frames: close.clone(),
+            answer: true,
+        });
         self.phase = Phase::Closing { done: false };
         self.alarm = Some(Instant::now() + self.timing.close);
     }
@@ -228,7 +241,7 @@ impl<H: Handler> Connection<H> {
             let mut pieces = [io::IoSlice::new(&[]); MAX_PIECES];
             let count = self.out.len().min(MAX_PIECES);
             for (piece, frames) in pieces.iter_mut().zip(&self.out) {
-                *piece = io::IoSlice::new(frames);
+                *piece = io::IoSlice::new(&frames.frames);
             }
             match Pin::new(&mut self.stream).poll_write_vectored(cx, &pieces[..count]) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
@@ -243,18 +256,19 @@ impl<H: Handler> Connection<H> {
         Ok(())
     }
 
-    fn advance(&mut self, written: usize) {
-        let (mut rest, mut done) = (written, 0);
+    fn advance(&mut self, mut written: usize) {
         while let Some(front) = self.out.front_mut() {
-            if rest < front.len() {
-                front.advance(rest);
-                break;
+            let (size, answer) = (front.frames.len(), front.answer);
+            let outbox = &self.handler.client().outbox;
+            if written < size {
+                front.frames.advance(written);
+                outbox.written(answer, written, false);
+                return;
             }
-            rest -= front.len();
+            outbox.written(answer, size, true);
             self.out.pop_front();
-            done += 1;
+            written -= size;
         }
-        self.handler.client().outbox.written(written, done);
     }
 
     fn begin_linger(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -272,9 +286,16 @@ impl<H: Handler> Connection<H> {
         let now = Instant::now();
         match self.phase {
             Phase::Open => {
-                if !self.handler.client().may_read() {
+                if self.handler.client().waits() {
                     // What it has said since is not read yet.
                     self.heard = now;
+                }
+                if self.begun.is_some_and(|begun| now - begun >= self.timing.message) {
+                    self.begin_close(&Closing {
+                        code: CloseCode::Policy.code(),
+                        reason: "a message was begun and not ended".to_owned(),
+                    });
+                    return ControlFlow::Continue(());
                 }
                 let due = self.heard + self.timing.heartbeat;
                 if now < due {
@@ -283,7 +304,7 @@ impl<H: Handler> Connection<H> {
                     self.begin_close(&CloseCode::NoPong.into());
                 } else {
                     self.pinged = true;
-                    self.handler.client().outbox.push(ping_frame());
+                    self.handler.client().outbox.push_answer(ping_frame());
                     self.alarm = Some(now + self.timing.heartbeat);
                 }
                 ControlFlow::Continue(())

@@ -61,12 +61,12 @@ impl Handler for Echo {
     }
 
     fn text(&mut self, message: &mut [u8]) -> Result<(), Closing> {
-        self.0.outbox.push(message_frame(OpCode::Text, message));
+        self.0.outbox.push_answer(message_frame(OpCode::Text, message));
         Ok(())
     }
 
     fn binary(&mut self, message: &mut [u8]) -> Result<(), Closing> {
-        self.0.outbox.push(message_frame(OpCode::Binary, message));
+        self.0.outbox.push_answer(message_frame(OpCode::Binary, message));
         Ok(())
     }
 

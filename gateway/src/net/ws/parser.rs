@@ -82,6 +82,11 @@ impl Parser {
         Ok(())
     }
 
+    /// Whether no message is begun.
+    pub(super) fn is_idle(&self) -> bool {
+        self.partial.is_empty() && self.fragmented.is_none()
+    }
+
     /// Handles the whole frames at the start of `bytes` and gives their length.
     fn frames(
         &mut self,

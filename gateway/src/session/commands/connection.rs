@@ -13,16 +13,18 @@ impl Session {
             Command::Ping => {
                 let id = id.map(|id| format!(r#","id":"{id}""#)).unwrap_or_default();
                 let now = self.context.store.now_ms();
-                self.client.outbox.push(text_frame(&format!(
+                self.client.outbox.push_answer(text_frame(&format!(
                     r#"{{"type":"pong"{id},"data":{{"serverTime":{now}}}}}"#
                 )));
             }
             Command::Auth { .. } => {
                 // Anonymous mode: there is nothing to check, and nothing that ends.
                 if let Some(id) = id {
-                    self.client
-                        .outbox
-                        .push(text_frame(&event::ack_text(id, None, r#"{"expiresAt":null}"#)));
+                    self.client.outbox.push_answer(text_frame(&event::ack_text(
+                        id,
+                        None,
+                        r#"{"expiresAt":null}"#,
+                    )));
                 }
             }
             Command::Join { .. }

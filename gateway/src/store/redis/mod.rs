@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `lua/` | the room function: a batch as one atomic step; every key and field is described there |
 //! | [`function`] | the Lua files as one library with a versioned name |
-//! | [`request`], [`reply`] | a batch as arguments, an answer as replies |
-//! | [`client`] | the command connection (fred) |
+//! | [`request`], [`reply`], [`picture`] | a batch as arguments, an answer as replies, snapshots and resumes |
+//! | [`client`], [`errors`] | the command connection (fred), and what its errors mean |
 //! | [`subscriber`] | the event connection, its confirmations and its trials |
 //! | [`boot`] | what is checked before serving |
 //!
@@ -15,14 +15,15 @@
 mod boot;
 mod client;
 mod config;
+mod errors;
 mod function;
+mod picture;
 mod reply;
 mod request;
 mod subscriber;
 mod wire;
 
 use std::{
-    hash::{BuildHasher as _, RandomState},
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -46,6 +47,7 @@ pub use self::{
     config::{ConfigError, RedisConfig, Secret},
 };
 use super::{BoxFuture, EventSink, Op, Readiness, Reply, Store, StoreError};
+use crate::random;
 
 /// How often an unreachable Redis is reported while starting.
 const REPORT: Duration = Duration::from_secs(5);
@@ -143,7 +145,7 @@ impl RedisStore {
             retry_delay: self.retry_delay,
             sink: Arc::clone(&self.sink),
             publish,
-            random,
+            random: random::bits,
         })
     }
 
@@ -151,7 +153,7 @@ impl RedisStore {
         if ops.is_empty() {
             return Ok(Vec::new());
         }
-        let request = request::encode(room, ops, &self.limits, random);
+        let request = request::encode(room, ops, &self.limits, random::epoch);
         let frame = self.commands.call(request.args).await?;
         let answer = reply::decode(room, frame, request.expect)?;
         if let Some(life) = answer.life {
@@ -202,9 +204,4 @@ impl Store for RedisStore {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
-}
-
-/// A number that nobody can guess: the standard library's hasher is keyed at random.
-fn random() -> u64 {
-    RandomState::new().hash_one(Instant::now().into_std())
 }

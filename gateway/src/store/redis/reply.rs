@@ -9,8 +9,11 @@ use roomgate_shared::{
     protocol::{codes::ErrorCode, event, json::push_u64},
 };
 
-use super::request::Expect;
-use crate::store::{Done, Joined, Refusal, Reply, StoreError};
+use super::{
+    picture::{Head, Shared, joined},
+    request::Expect,
+};
+use crate::store::{Done, Refusal, Reply, StoreError};
 
 /// A batch's answer.
 pub(super) struct Answer {
@@ -50,126 +53,6 @@ fn read(room: &RoomId, frame: Frame, expect: Vec<Expect>) -> Option<Answer> {
         replies,
         life: Some(life).filter(|&life| life > 0),
     })
-}
-
-struct Head<'a> {
-    room: &'a RoomId,
-    epoch: &'a str,
-    seq: u64,
-    ts: u64,
-}
-
-/// What joins and tails share.
-struct Shared {
-    picture: Option<Picture>,
-    first: u64,
-    events: Vec<Bytes>,
-}
-
-/// The room at the end of the batch.
-struct Picture {
-    /// From `"room"` to `"members"`: the same for everybody.
-    body: String,
-    messages: Vec<Bytes>,
-}
-
-impl Shared {
-    /// `None` outside for what is not understood, inside where there is nothing to share.
-    fn read(frame: Frame) -> Option<Option<Self>> {
-        if number(&frame).is_some() {
-            return Some(None);
-        }
-        let [picture, first, events] = <[Frame; 3]>::try_from(list(frame)?).ok()?;
-        let picture = if number(&picture).is_some() {
-            None
-        } else {
-            Some(Picture::read(picture)?)
-        };
-        Some(Some(Self {
-            picture,
-            first: number(&first)?,
-            events: texts(events)?,
-        }))
-    }
-
-    /// The events after `since`, if they are all there.
-    fn after(&self, since: u64, seq: u64) -> Option<Vec<Bytes>> {
-        let skip = usize::try_from((since + 1).checked_sub(self.first)?).ok()?;
-        let events = self.events.get(skip..)?;
-        (since + events.len() as u64 == seq).then(|| events.to_vec())
-    }
-}
-
-impl Picture {
-    fn read(frame: Frame) -> Option<Self> {
-        let [status, config, version, state, users, members, messages] =
-            <[Frame; 7]>::try_from(list(frame)?).ok()?;
-        let (status, config, state, users) = (text(status)?, text(config)?, text(state)?, text(users)?);
-        let [status, config, state, users] =
-            [&status, &config, &state, &users].map(|bytes| std::str::from_utf8(bytes).ok());
-        let (state, users) = (state?, users?);
-        let mut body = String::with_capacity(state.len() + users.len() + 128);
-        for piece in [
-            "\",\"status\":\"",
-            status?,
-            "\",\"config\":",
-            config?,
-            "},\"version\":",
-        ] {
-            body.push_str(piece);
-        }
-        push_u64(&mut body, number(&version)?);
-        for piece in [",\"state\":{", state, "},\"users\":[", users, "],\"members\":"] {
-            body.push_str(piece);
-        }
-        push_u64(&mut body, number(&members)?);
-        Some(Self {
-            body,
-            messages: texts(messages)?,
-        })
-    }
-
-    /// `data` of the ack, with the newest `messages`.
-    fn data(&self, head: &Head<'_>, reason: &str, messages: usize, you: Option<&str>) -> Option<String> {
-        let messages = &self.messages[self.messages.len().saturating_sub(messages)..];
-        let bytes: usize = messages.iter().map(|text| text.len() + 1).sum();
-        let mut out = String::with_capacity(self.body.len() + bytes + you.map_or(0, str::len) + 192);
-        push_head(&mut out, head);
-        for piece in [
-            ",\"recovered\":false,\"reason\":\"",
-            reason,
-            "\",\"room\":{\"id\":\"",
-            head.room.as_str(),
-        ] {
-            out.push_str(piece);
-        }
-        out.push_str(&self.body);
-        out.push_str(",\"messages\":[");
-        for (index, message) in messages.iter().enumerate() {
-            if index > 0 {
-                out.push(',');
-            }
-            out.push_str(std::str::from_utf8(message).ok()?);
-        }
-        out.push(']');
-        push_you(&mut out, you);
-        Some(out)
-    }
-}
-
-fn push_head(out: &mut String, head: &Head<'_>) {
-    out.push_str("{\"epoch\":\"");
-    out.push_str(head.epoch);
-    out.push_str("\",\"seq\":");
-    push_u64(out, head.seq);
-}
-
-fn push_you(out: &mut String, you: Option<&str>) {
-    if let Some(you) = you {
-        out.push_str(",\"you\":");
-        out.push_str(you);
-    }
-    out.push('}');
 }
 
 fn reply(head: &Head<'_>, shared: Option<&Shared>, item: Frame, expect: Expect) -> Option<Reply> {
@@ -236,48 +119,6 @@ fn reply(head: &Head<'_>, shared: Option<&Shared>, item: Frame, expect: Expect) 
     }))
 }
 
-fn joined(
-    head: &Head<'_>,
-    shared: &Shared,
-    reason: u64,
-    since: u64,
-    messages: usize,
-    you: Option<&str>,
-) -> Option<Done> {
-    let reason = match reason {
-        0 => {
-            let missed = shared.after(since, head.seq)?;
-            let mut data = String::with_capacity(you.map_or(0, str::len) + 96);
-            push_head(&mut data, head);
-            data.push_str(",\"recovered\":true,\"missed\":");
-            push_u64(&mut data, missed.len() as u64);
-            push_you(&mut data, you);
-            let epoch = head.epoch.to_owned();
-            return Some(Done::Joined(Joined {
-                epoch,
-                seq: head.seq,
-                data,
-                missed,
-                recovered: true,
-            }));
-        }
-        1 => "new",
-        2 => "too_old",
-        3 => "epoch_changed",
-        4 => "ahead",
-        _ => return None,
-    };
-    let data = shared.picture.as_ref()?.data(head, reason, messages, you)?;
-    let epoch = head.epoch.to_owned();
-    Some(Done::Joined(Joined {
-        epoch,
-        seq: head.seq,
-        data,
-        missed: Vec::new(),
-        recovered: false,
-    }))
-}
-
 fn message_ack(head: &Head<'_>, seq: u64, tail: &[u8]) -> Option<String> {
     let message = event::message_text(head.epoch, seq, head.ts, std::str::from_utf8(tail).ok()?);
     let mut out = String::with_capacity(message.len() + 12);
@@ -305,7 +146,7 @@ fn patch_ack(version: u64, seq: u64) -> String {
     out
 }
 
-fn number(frame: &Frame) -> Option<u64> {
+pub(super) fn number(frame: &Frame) -> Option<u64> {
     if let Frame::Number { data, .. } = frame {
         u64::try_from(*data).ok()
     } else {
@@ -313,7 +154,7 @@ fn number(frame: &Frame) -> Option<u64> {
     }
 }
 
-fn text(frame: Frame) -> Option<Bytes> {
+pub(super) fn text(frame: Frame) -> Option<Bytes> {
     if let Frame::BlobString { data, .. } | Frame::SimpleString { data, .. } = frame {
         Some(data)
     } else {
@@ -321,7 +162,7 @@ fn text(frame: Frame) -> Option<Bytes> {
     }
 }
 
-fn list(frame: Frame) -> Option<Vec<Frame>> {
+pub(super) fn list(frame: Frame) -> Option<Vec<Frame>> {
     if let Frame::Array { data, .. } = frame {
         Some(data)
     } else {
@@ -329,11 +170,11 @@ fn list(frame: Frame) -> Option<Vec<Frame>> {
     }
 }
 
-fn texts(frame: Frame) -> Option<Vec<Bytes>> {
+pub(super) fn texts(frame: Frame) -> Option<Vec<Bytes>> {
     list(frame)?.into_iter().map(text).collect()
 }
 
-fn owned(bytes: &Bytes) -> Option<String> {
+pub(super) fn owned(bytes: &Bytes) -> Option<String> {
     std::str::from_utf8(bytes).ok().map(str::to_owned)
 }
 

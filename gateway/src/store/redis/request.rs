@@ -18,8 +18,6 @@ use crate::store::{Join, Op, StoreLimits};
 
 /// Texts from this length on are handed over as they are instead of being copied together with the small ones.
 const OWN: usize = 1024;
-/// Digits of an epoch.
-const EPOCH: usize = 10;
 
 /// What the answer to an operation will be, and what is needed to put its text together.
 #[derive(Debug)]
@@ -177,8 +175,8 @@ fn names(room: &RoomId) -> [Bytes; 8] {
     ranges.map(|range| text.slice(range))
 }
 
-/// Encodes a batch. `random` gives the epoch of a room that has to be made.
-pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, random: impl Fn() -> u64) -> Request {
+/// Encodes a batch. `epoch` gives the name of a room that has to be made.
+pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, epoch: impl Fn() -> String) -> Request {
     let mut args = Args::default();
     let mut expect = Vec::with_capacity(ops.len());
     let mut keys = 4;
@@ -194,7 +192,7 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, random: impl F
         match op {
             Op::Join(join) => {
                 if join.create && nonce.is_none() {
-                    nonce = Some(epoch(random()));
+                    nonce = Some(epoch());
                 }
                 let nonce = nonce.as_deref().filter(|_| join.create).unwrap_or_default();
                 expect.push(encode_join(&mut args, &join, nonce));
@@ -342,17 +340,6 @@ fn values(room: &RoomId, keys: usize, limits: &Bytes, args: Args) -> Vec<Value> 
     values
 }
 
-/// The name of a room's life: ten of `0-9a-z`.
-fn epoch(mut random: u64) -> String {
-    (0..EPOCH)
-        .map(|_| {
-            let digit = (random % 36) as u32;
-            random /= 36;
-            char::from_digit(digit, 36).unwrap_or('0')
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -378,7 +365,7 @@ mod tests {
 
     fn encoded(ops: Vec<Op>) -> (Vec<String>, Vec<Expect>) {
         let limits = limits_text(&StoreLimits::default());
-        let request = encode(&RoomId::new("r").unwrap(), ops, &limits, || 36);
+        let request = encode(&RoomId::new("r").unwrap(), ops, &limits, || "e".repeat(10));
         let args = request
             .args
             .iter()
@@ -402,7 +389,7 @@ mod tests {
         assert_eq!(args[1], "4");
         assert_eq!(
             args[6],
-            "10000 600000 8388608 3600000 86400000 4194304 4096 1048576 "
+            "10000 600000 8388608 3600000 86400000 1048576 4096 1048576 "
         );
         assert_eq!(args[7], "room:{r}:events");
         let by = "\"u\\\"1\"";
@@ -411,11 +398,5 @@ mod tests {
             ["N", "2", by, "a", by, "b", "B", by, "{}", "M", by, "c"]
         );
         assert_eq!(expect.len(), 4);
-    }
-
-    #[test]
-    fn a_room_is_made_under_one_epoch_however_many_join() {
-        assert_eq!(epoch(36 + 35), "z100000000");
-        assert_eq!(epoch(u64::MAX).len(), EPOCH);
     }
 }

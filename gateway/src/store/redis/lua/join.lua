@@ -6,7 +6,7 @@ back as the resumed ones need. `picture`, 0 if all are resumed:
 { status, config (JSON), version, state (members of a JSON object), users (items of a JSON list), members, messages
 (texts, the newest that anyone asked for, oldest first) }. ]]
 
--- T: since: epoch and seq, messages. Answer: { reason }. Renews the room's life: who asks has members.
+-- T: since: epoch and seq, messages. Keeps the room alive. Answer: { reason }.
 OPS.T = function(c, i, at)
   if not c.epoch then
     gone(c, at)

@@ -150,6 +150,15 @@ local function write_meta(c)
   if c.renewed then call('PEXPIREAT', key, format('%d', c.life)) end
 end
 
+-- Of a batch that changes nothing but keeps the room: its life, where that is due.
+local function keep(c)
+  renew(c)
+  if c.renewed then
+    call('HSET', c.keys[META], 'end', format('%d', c.life), 'live', c.live)
+    call('PEXPIREAT', c.keys[META], format('%d', c.life))
+  end
+end
+
 local function write(c)
   local keys, n = c.keys, c.events_n
   local due = c.seq % EVERY < n
@@ -211,7 +220,11 @@ local function room(keys, argv)
   end
   if c.pending then flush(c) end
   if c.asked and c.asked[1] then answer_joins(c) end
-  if c.events_n > 0 or c.touched_any or (c.kept and c.now + c.limits.ttl > c.life) then write(c) end
+  if c.events_n > 0 or c.touched_any then
+    write(c)
+  elseif c.kept then
+    keep(c)
+  end
   if c.signals then
     for _, payload in ipairs(c.signals) do call('PUBLISH', channel, payload) end
   end

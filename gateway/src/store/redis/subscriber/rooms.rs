@@ -9,7 +9,7 @@ use crate::store::StoreError;
 
 /// A room that is wanted.
 struct Room {
-    /// Of the subscription that made this entry, or renewed it.
+    /// Of the newest subscription that was asked for before one was confirmed.
     number: u64,
     confirmed: bool,
 }
@@ -55,10 +55,13 @@ impl Rooms {
     ) -> String {
         self.last += 1;
         let number = self.last;
-        self.wanted.entry(room.clone()).or_insert(Room {
+        let entry = self.wanted.entry(room.clone()).or_insert(Room {
             number,
             confirmed: false,
         });
+        if !entry.confirmed {
+            entry.number = number;
+        }
         let channel = keys::events_channel(&room);
         self.pending.push_back(Pending::Subscribe {
             channel: channel.clone(),
@@ -138,7 +141,7 @@ impl Rooms {
         if !told && !entry.confirmed && entry.number == number {
             return Confirmed::Unwanted(room);
         }
-        entry.confirmed = true;
+        entry.confirmed |= number >= entry.number;
         Confirmed::Fine
     }
 
@@ -243,5 +246,17 @@ mod tests {
             rooms.subscribed(channel.as_bytes()),
             Confirmed::Unwanted(room("a"))
         );
+    }
+
+    #[test]
+    fn of_two_subscriptions_at_once_the_one_that_waits_counts() {
+        let mut rooms = Rooms::default();
+        let (channel, abandoned) = subscribe(&mut rooms, "a");
+        let (_, mut answer) = subscribe(&mut rooms, "a");
+        drop(abandoned);
+        assert_eq!(rooms.subscribed(channel.as_bytes()), Confirmed::Fine);
+        assert_eq!(rooms.subscribed(channel.as_bytes()), Confirmed::Fine);
+        assert!(matches!(answer.try_recv(), Ok(Ok(()))));
+        assert_eq!(rooms.resubscribe(), [channel]);
     }
 }

@@ -138,7 +138,7 @@ fn white_space_around_and_between_tokens_is_no_matter() {
 #[test]
 fn a_batch_has_1_to_64_commands() {
     let batch = |n| read_all(format!("[{}]", vec![PING; n].join(",")));
-    assert_eq!(batch(0), [Err(Malformed::BatchSize)]);
+    assert_eq!(batch(0), [Err(Malformed::NotACommand)]);
     for n in [1, 2, 63, 64] {
         let all = batch(n);
         assert_eq!(all.len(), n);
