@@ -87,9 +87,12 @@ fn run(setup: &Setup, store: StoreKind) -> Result<Outcome, Failure> {
     add(
         format!("— gateway's CPU for {first}, {of}"),
         "s",
-        opening_cpu,
+        opening.gateway_cpu(),
         None,
     );
+    if store == StoreKind::Redis {
+        add(format!("— Redis's CPU for {first}"), "s", opening.redis, None);
+    }
     let slope = (memory_all as f64 - memory_first as f64) / (total - first) as f64;
     let label = format!("memory of a connection: slope from {first} to {total}, {of}");
     add(
