@@ -216,7 +216,14 @@ pub fn run(args: &BenchArgs) -> Result<ExitCode, Failure> {
 /// Measures once and says so.
 fn measured(scenario: &Scenario, setup: &Setup, whose: &str) -> Result<Outcome, Failure> {
     let started = Instant::now();
-    let outcome = (scenario.run)(setup)?;
+    let outcome = match (scenario.run)(setup) {
+        // What one scenario cannot do is no reason to lose what the others have shown.
+        Err(failure @ (Failure::Wrong(_) | Failure::Slow(_))) => Outcome {
+            problems: vec![failure.to_string()],
+            ..Outcome::default()
+        },
+        outcome => outcome?,
+    };
     for figure in &outcome.figures {
         eprintln!(
             "  {:>12} {:<12} {}{whose}",

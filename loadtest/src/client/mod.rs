@@ -23,6 +23,9 @@ use crate::failure::Failure;
 
 /// How many connections are between connecting and joined at one time. Small enough for any listener's backlog.
 const OPENING: usize = 256;
+/// How many joins are unanswered at one time, for connections that enter many rooms: a gateway's queue to its store is
+/// bounded, and what it refuses says nothing about what it can do.
+const JOINING: usize = 4_096;
 /// The size of the buffer that all connections read into.
 const READ_BYTES: usize = 256 * 1024;
 /// Problems kept with their text; more are only counted.
@@ -112,6 +115,8 @@ pub struct Fleet {
     next_id: u64,
     next_writer: usize,
     opening: usize,
+    /// Joins unanswered or still to be sent by those.
+    joining: usize,
     clock: Instant,
     tally: Tally,
     /// Times from publish to delivery, recorded while it is there.
@@ -145,6 +150,7 @@ impl Fleet {
             next_id: 1,
             next_writer: 0,
             opening: 0,
+            joining: 0,
             clock: Instant::now(),
             latency: None,
             problems: Vec::new(),
@@ -189,7 +195,7 @@ impl Fleet {
         let wanted = members.len();
         let mut members = members.into_iter();
         loop {
-            while self.opening < OPENING {
+            while self.opening < OPENING && self.joining < JOINING {
                 let Some(member) = members.next() else { break };
                 self.connect(member)?;
             }
@@ -225,8 +231,9 @@ impl Fleet {
             Token(index),
             Interest::READABLE | Interest::WRITABLE,
         )?;
-        self.conns.push(conn);
         self.opening += 1;
+        self.joining += conn.rooms.len();
+        self.conns.push(conn);
         Ok(())
     }
 
@@ -382,7 +389,14 @@ impl Fleet {
         match conn.phase {
             Phase::Closed => return,
             Phase::Joined => {}
-            Phase::Connecting | Phase::Upgrading | Phase::Joining(_) => self.opening -= 1,
+            Phase::Connecting | Phase::Upgrading => {
+                self.opening -= 1;
+                self.joining -= conn.rooms.len();
+            }
+            Phase::Joining(left) => {
+                self.opening -= 1;
+                self.joining -= left;
+            }
         }
         conn.phase = Phase::Closed;
         self.problem(format!("connection {index} closed: {why}"));

@@ -138,12 +138,12 @@ impl Fleet {
                 self.broken(index, joined);
             }
             Kind::Error => {
+                self.problem(format!("connection {index}: {}", String::from_utf8_lossy(text)));
                 let conn = &mut self.conns[index];
                 conn.unanswered = conn.unanswered.saturating_sub(1);
                 if let Phase::Joining(_) = conn.phase {
                     self.close(index, "not let in");
                 }
-                self.problem(format!("connection {index}: {}", String::from_utf8_lossy(text)));
             }
             Kind::Other => {}
         }
@@ -204,6 +204,7 @@ impl Fleet {
                     } else {
                         Phase::Joined
                     };
+                    self.joining -= 1;
                     if left == 1 {
                         self.opening -= 1;
                     }
