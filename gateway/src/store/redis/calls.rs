@@ -6,7 +6,6 @@
 
 use std::{
     collections::VecDeque,
-    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,11 +13,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
 use fred::types::{Resp3Frame as Frame, Value};
 use redis_protocol::resp3::decode::complete::decode_bytes_mut;
 use tokio::{
-    net::TcpStream,
     sync::{mpsc, oneshot},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep},
@@ -27,7 +24,7 @@ use tokio::{
 use super::{
     client::{MAX_DELAY, SILENCE, TRIAL},
     config::Endpoint,
-    wire::Wire,
+    wire::{Pipe, Wire},
 };
 use crate::store::StoreError;
 
@@ -35,10 +32,6 @@ use crate::store::StoreError;
 const MAX_QUEUED: usize = 16_384;
 /// Calls taken in before anything else is looked at.
 const BURST: usize = 1024;
-/// Least free space for a read.
-const READ: usize = 64 * 1024;
-/// A buffer above this is given back when it is empty.
-const KEEP: usize = 256 * 1024;
 /// How often the times of calls under way are looked at.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -144,11 +137,7 @@ async fn serve(setup: Setup, mut inbox: mpsc::Receiver<Call>, up: Arc<AtomicBool
 
 /// One connection.
 struct Link {
-    stream: TcpStream,
-    input: BytesMut,
-    output: Vec<u8>,
-    /// How much of `output` is written.
-    written: usize,
+    pipe: Pipe,
     timeout: Duration,
     /// Whose answers are to come, in order, and since when; nobody's for a trial.
     under_way: VecDeque<(Option<Answer>, Instant)>,
@@ -159,10 +148,7 @@ struct Link {
 impl Link {
     fn new(wire: Wire, timeout: Duration) -> Self {
         Self {
-            stream: wire.stream,
-            input: wire.input,
-            output: Vec::new(),
-            written: 0,
+            pipe: Pipe::new(wire),
             timeout,
             under_way: VecDeque::new(),
             heard: Instant::now(),
@@ -175,17 +161,17 @@ impl Link {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let pending = self.written < self.output.len();
+            let pending = self.pipe.is_pending();
             // Everything awaited here may be dropped half way without loss: readiness, the queue and the clock.
             let step = tokio::select! {
-                ready = self.stream.readable() => ready.map_err(|_| "read failed").and_then(|()| self.read()),
-                ready = self.stream.writable(), if pending => {
-                    ready.map_err(|_| "write failed").and_then(|()| self.write())
+                ready = self.pipe.stream.readable() => ready.map_err(|_| "read failed").and_then(|()| self.read()),
+                ready = self.pipe.stream.writable(), if pending => {
+                    ready.map_err(|_| "write failed").and_then(|()| self.pipe.write())
                 }
                 call = inbox.recv() => match call {
                     Some(call) => {
                         self.take(call, inbox);
-                        self.write()
+                        self.pipe.write()
                     }
                     None => return "stopped",
                 },
@@ -202,50 +188,29 @@ impl Link {
         let (now, mut next) = (Instant::now(), Some(call));
         for _ in 0..BURST {
             let Some(Call { args, answer }) = next else { return };
-            push_call(&mut self.output, &args);
+            push_call(&mut self.pipe.output, &args);
             self.under_way.push_back((Some(answer), now));
             next = inbox.try_recv().ok();
         }
         if let Some(Call { args, answer }) = next {
-            push_call(&mut self.output, &args);
+            push_call(&mut self.pipe.output, &args);
             self.under_way.push_back((Some(answer), now));
         }
     }
 
-    fn write(&mut self) -> Result<(), &'static str> {
-        while self.written < self.output.len() {
-            match self.stream.try_write(&self.output[self.written..]) {
-                Ok(written) => self.written += written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => return Err("write failed"),
-            }
-        }
-        if self.output.capacity() > KEEP {
-            self.output = Vec::new();
-        }
-        self.output.clear();
-        self.written = 0;
-        Ok(())
-    }
-
     fn read(&mut self) -> Result<(), &'static str> {
-        self.input.reserve(READ);
-        match self.stream.try_read_buf(&mut self.input) {
-            Ok(0) => return Err("closed by Redis"),
-            Ok(_) => self.heard = Instant::now(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(_) => return Err("read failed"),
+        if self.pipe.read()? {
+            self.heard = Instant::now();
         }
-        while let Some((frame, _, _)) = decode_bytes_mut(&mut self.input).map_err(|_| "not understood")? {
+        while let Some((frame, _, _)) =
+            decode_bytes_mut(&mut self.pipe.input).map_err(|_| "not understood")?
+        {
             let (answer, _) = self.under_way.pop_front().ok_or("an answer to nothing")?;
             self.answered = true;
             // Whoever asked may have gone.
             if let Some(answer) = answer {
                 let _ = answer.send(Ok(frame));
             }
-        }
-        if self.input.is_empty() && self.input.capacity() > KEEP {
-            self.input = BytesMut::new();
         }
         Ok(())
     }
@@ -262,9 +227,9 @@ impl Link {
                 }
             }
             None if self.heard.elapsed() >= SILENCE => {
-                self.output.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
+                self.pipe.output.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
                 self.under_way.push_back((None, Instant::now()));
-                self.write()
+                self.pipe.write()
             }
             None => Ok(()),
         }
