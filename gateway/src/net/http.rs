@@ -224,16 +224,24 @@ fn upgrade(serving: &Arc<Serving>, mut request: Request<Incoming>, echo: bool) -
         let Some((stream, first)) = take_stream(handshake.upgraded).await else {
             return;
         };
-        let server = &open.serving.server;
+        let serving = open.serving.clone();
+        let server = &serving.server;
+        // A task of its own: what the upgrade needed does not stay with the connection.
         if echo {
             let outbox = server.sessions.outbox_bytes;
             let client = Arc::new(Client::new(id, identity.user, identity.name.into(), outbox));
-            open.serving.clients.lock().insert(id, client.clone());
-            ws::run(stream, first, Echo(client), server.timing).await;
+            serving.clients.lock().insert(id, client.clone());
+            tokio::spawn(ws::run(stream, first, Echo(client), server.timing, open));
         } else {
             let session = Session::open(server.sessions.clone(), id, identity);
-            open.serving.clients.lock().insert(id, session.client().clone());
-            ws::run(stream, first, SessionHandler(session), server.timing).await;
+            serving.clients.lock().insert(id, session.client().clone());
+            tokio::spawn(ws::run(
+                stream,
+                first,
+                SessionHandler(session),
+                server.timing,
+                open,
+            ));
         }
     });
     handshake.response

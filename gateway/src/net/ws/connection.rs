@@ -59,9 +59,16 @@ thread_local! {
     static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
 }
 
-/// Serves a connection to its end. `first` is what came with the handshake.
-pub async fn run(stream: TcpStream, first: Bytes, handler: impl Handler, timing: Timing) {
-    let mut timer = pin!(sleep_until(Instant::now() + timing.heartbeat));
+/// Serves a connection to its end. `first` is what came with the handshake; `guard` is dropped at the end.
+///
+/// No `async fn`: what such a function takes it keeps twice, and each byte here counts once for every connection.
+pub fn run(
+    stream: TcpStream,
+    first: Bytes,
+    handler: impl Handler,
+    timing: Timing,
+    guard: impl Send + 'static,
+) -> impl Future<Output = ()> + Send {
     let mut connection = Connection {
         stream,
         handler,
@@ -79,9 +86,15 @@ pub async fn run(stream: TcpStream, first: Bytes, handler: impl Handler, timing:
     if !first.is_empty() {
         connection.received(&mut first.to_vec());
     }
-    std::future::poll_fn(|cx| connection.poll(cx, timer.as_mut())).await;
-    connection.handler.closed(false);
-    connection.handler.client().outbox.shut();
+    // Even an empty rest keeps the whole buffer of the handshake alive: 8 KiB.
+    drop(first);
+    async move {
+        let _guard = &guard;
+        let mut timer = pin!(sleep_until(Instant::now() + timing.heartbeat));
+        std::future::poll_fn(|cx| connection.poll(cx, timer.as_mut())).await;
+        connection.handler.closed(false);
+        connection.handler.client().outbox.shut();
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
