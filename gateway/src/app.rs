@@ -182,14 +182,12 @@ impl App {
             tracing::info!("ready");
             std::future::pending().await
         };
-        let ended = tokio::select! {
+        let ended: Result<(), AppError> = tokio::select! {
             ended = run => ended,
             () = stop => Ok(()),
         };
         self.health.drain();
-        if ended.is_err() {
-            return ended;
-        }
+        ended?;
         tracing::info!("stopping: connections are closed with 1012");
         let wish = Closing {
             code: CloseCode::Draining.code(),
@@ -211,7 +209,7 @@ impl App {
             );
         }
         upkeep.abort();
-        ended
+        Ok(())
     }
 }
 

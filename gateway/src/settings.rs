@@ -97,7 +97,7 @@ pub struct StoreSettings {
     #[arg(long, env = "ROOM_STORE", value_enum, value_name = "STORE")]
     pub room_store: Option<StoreKind>,
 
-    /// Redis 7.0 or Valkey 7.2 or later: redis://[user:password@]host[:port][/database].
+    /// Redis 7.0 or Valkey 7.2 or later: redis://[user:password@]host[:port].
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<String>,
 
@@ -257,7 +257,7 @@ impl Settings {
         }
         if self.store_kind() == StoreKind::Redis && self.store.redis_url.is_none() {
             return wrong(
-                "REDIS_URL: not set, but ROOM_STORE=redis needs it: redis://[user:password@]host[:port][/database]",
+                "REDIS_URL: not set, but ROOM_STORE=redis needs it: redis://[user:password@]host[:port]",
             );
         }
         Ok(())

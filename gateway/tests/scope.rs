@@ -91,8 +91,8 @@ fn rooms_named(value: &Value) -> Vec<&str> {
     match value {
         Value::Object(members) => members
             .iter()
-            .flat_map(|(name, value)| match value {
-                Value::String(room) if name == "sentTo" => vec![room.as_str()],
+            .flat_map(|(name, value)| match value.as_str() {
+                Some(room) if name == "sentTo" => vec![room],
                 _ => rooms_named(value),
             })
             .collect(),

@@ -62,6 +62,11 @@ impl Client {
         !self.outbox.is_behind() && !self.waits()
     }
 
+    /// Whether an answer is awaited.
+    pub fn asks(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0
+    }
+
     /// Whether as much as may be is under way for the connection.
     pub fn waits(&self) -> bool {
         if self.in_flight.load(Ordering::Relaxed) < MAX_IN_FLIGHT {

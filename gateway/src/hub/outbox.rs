@@ -122,6 +122,11 @@ impl Outbox {
         inner.wake();
     }
 
+    /// Whether something is queued or in the writer's hands.
+    pub fn is_busy(&self) -> bool {
+        self.events.load(Ordering::Relaxed) + self.answers.load(Ordering::Relaxed) > 0
+    }
+
     /// Whether so many answers wait that the connection should not be asked for more.
     pub fn is_behind(&self) -> bool {
         self.answers.load(Ordering::Relaxed) > self.limit

@@ -81,6 +81,13 @@ pub enum Origin {
     Repair(Since),
 }
 
+impl Origin {
+    /// Whether a client waits for the answer.
+    fn is_command(&self) -> bool {
+        matches!(self, Origin::Command { .. })
+    }
+}
+
 /// The rooms of this node.
 pub struct Rooms {
     shards: [Mutex<HashMap<RoomId, Arc<RoomQueue>>>; SHARDS],

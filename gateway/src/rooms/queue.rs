@@ -194,12 +194,18 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
             }
             continue;
         }
-        let repair = match commit(&rooms, &queue, ops.clone()).await {
+        // What is to be tried again where the batch fails; clients send theirs again themselves.
+        let kept: Vec<Option<Op>> = ops
+            .iter()
+            .zip(&origins)
+            .map(|(op, origin)| (!origin.is_command()).then(|| op.clone()))
+            .collect();
+        let repair = match commit(&rooms, &queue, ops).await {
             Ok(replies) => complete(&rooms, &queue, origins, replies),
             Err(error) => {
                 metrics().store_errors.increment(1);
-                report(&local, &ops, &error);
-                let again = fail(&queue, ops, origins, &error);
+                report(&local, origins.len(), &error);
+                let again = fail(&queue, kept, origins, &error);
                 if !again.is_empty() {
                     tokio::spawn(submit_later(rooms.clone(), local.id().clone(), again));
                 }
@@ -212,17 +218,17 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
     }
 }
 
-fn report(local: &LocalRoom, ops: &[Op], error: &StoreError) {
+fn report(local: &LocalRoom, operations: usize, error: &StoreError) {
     match error {
         // The store says itself when it is away and when it is back.
         StoreError::Unavailable(_) => {
-            tracing::debug!(room = %local.id(), operations = ops.len(), %error, "a batch failed")
+            tracing::debug!(room = %local.id(), operations, %error, "a batch failed")
         }
         StoreError::Timeout(_) => {
-            tracing::warn!(room = %local.id(), operations = ops.len(), %error, "a batch failed")
+            tracing::warn!(room = %local.id(), operations, %error, "a batch failed")
         }
         StoreError::Damaged(_) | StoreError::Internal(_) => {
-            tracing::error!(room = %local.id(), operations = ops.len(), %error, "a batch failed");
+            tracing::error!(room = %local.id(), operations, %error, "a batch failed");
         }
     }
 }
@@ -260,9 +266,9 @@ async fn commit(rooms: &Rooms, queue: &RoomQueue, ops: Vec<Op>) -> Result<Vec<Re
 }
 
 /// Answers a batch that the store refused as a whole. What must reach the store is given back, to be tried again.
-fn fail(queue: &RoomQueue, ops: Vec<Op>, origins: Vec<Origin>, error: &StoreError) -> Vec<Work> {
+fn fail(queue: &RoomQueue, kept: Vec<Option<Op>>, origins: Vec<Origin>, error: &StoreError) -> Vec<Work> {
     let mut again = Vec::new();
-    for (op, origin) in ops.into_iter().zip(origins) {
+    for (op, origin) in kept.into_iter().zip(origins) {
         match origin {
             Origin::Command {
                 ref client,
@@ -286,7 +292,7 @@ fn fail(queue: &RoomQueue, ops: Vec<Op>, origins: Vec<Origin>, error: &StoreErro
                 queue.refuse(origin, error.refusal());
             }
             Origin::Gone { .. } | Origin::Unconfirmed { .. } | Origin::Resync { .. } | Origin::Repair(_) => {
-                again.push(Work { op, origin });
+                again.extend(op.map(|op| Work { op, origin }));
             }
         }
     }

@@ -37,6 +37,8 @@ use crate::hub::{Closing, Piece, close_frame, ping_frame, pong_frame};
 const READ_BYTES: usize = 64 * 1024;
 /// Reads in one turn of the task, so that a flood on one connection leaves the others their share.
 const READS_PER_TURN: usize = 8;
+/// Turns of the runtime for which an event waits for the answer to the command that may have made it.
+const MOST_DEFERRALS: u8 = 2;
 /// Pieces handed to one `writev`.
 const MAX_PIECES: usize = 64;
 
@@ -70,7 +72,9 @@ pub async fn run(stream: TcpStream, first: Bytes, handler: impl Handler, timing:
         heard: Instant::now(),
         pinged: false,
         begun: None,
-        alarm: None,
+        deferred: 0,
+        // Sets the timer, and makes it known to the task.
+        alarm: Some(Instant::now() + timing.heartbeat),
     };
     if !first.is_empty() {
         connection.received(&mut first.to_vec());
@@ -105,6 +109,8 @@ struct Connection<H> {
     pinged: bool,
     /// When a message was begun that is not whole yet.
     begun: Option<Instant>,
+    /// Turns for which writing has waited.
+    deferred: u8,
     /// A new time for the timer.
     alarm: Option<Instant>,
 }
@@ -112,6 +118,10 @@ struct Connection<H> {
 impl<H: Handler> Connection<H> {
     /// Ready when the connection has ended.
     fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<()> {
+        if self.defers() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         for _ in 0..READS_PER_TURN {
             if self.poll_write(cx).is_err() {
                 return Poll::Ready(());
@@ -119,6 +129,9 @@ impl<H: Handler> Connection<H> {
             loop {
                 if let Some(alarm) = self.alarm.take() {
                     timer.as_mut().reset(alarm);
+                } else if !timer.is_elapsed() {
+                    // It knows this task since it was last reset.
+                    break;
                 }
                 if timer.as_mut().poll(cx).is_pending() {
                     break;
@@ -142,6 +155,16 @@ impl<H: Handler> Connection<H> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether to let others go first: a command's event and its answer come by different ways, mostly in the same turn
+    /// of the runtime, and go out with one write if the first waits for the second.
+    fn defers(&mut self) -> bool {
+        let client = self.handler.client();
+        let may =
+            self.deferred < MOST_DEFERRALS && self.out.is_empty() && client.asks() && client.outbox.is_busy();
+        self.deferred = if may { self.deferred + 1 } else { 0 };
+        may
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -46,7 +46,7 @@ impl MemoryStore {
     fn room(&self, id: &RoomId, now: u64, create: bool) -> Option<Arc<Mutex<Room>>> {
         let mut rooms = self.rooms.lock();
         rooms.calls += 1;
-        if rooms.calls % SWEEP_EVERY == 0 {
+        if rooms.calls.is_multiple_of(SWEEP_EVERY) {
             rooms.by_id.retain(|_, room| {
                 room.try_lock()
                     .is_none_or(|room| !room.is_over(now, &self.limits))

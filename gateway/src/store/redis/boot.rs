@@ -17,12 +17,12 @@ const VALKEY: (u32, u32) = (7, 2);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BootError {
     /// Nothing that serves answered in time.
-    #[error("Redis at {address} could not be reached within {waited:?} (REDIS_WAIT_SECONDS): {reason}")]
+    #[error("Redis at {address} could not be reached within {} s (REDIS_WAIT_SECONDS): {reason}", wait.as_secs())]
     Unreachable {
         /// Where.
         address: String,
-        /// How long.
-        waited: Duration,
+        /// How long it was waited for.
+        wait: Duration,
         /// The last failure.
         reason: String,
     },
@@ -81,11 +81,6 @@ pub(super) enum Attempt {
 pub(super) async fn look(endpoint: &Endpoint, name: &str, patience: Duration) -> Result<(), Attempt> {
     let failed = |error| sort(endpoint, error);
     let mut wire = Wire::connect(endpoint, name, patience).await.map_err(failed)?;
-    if endpoint.db != 0 {
-        wire.ask_text(&["SELECT", &endpoint.db.to_string()], patience)
-            .await
-            .map_err(failed)?;
-    }
     match info(&mut wire, "server", patience).await.map_err(failed)? {
         None => tracing::info!("Redis does not show INFO to this user: its version is not checked"),
         Some(text) => check_version(endpoint, &text).map_err(Attempt::Never)?,

@@ -272,7 +272,6 @@ fn fred_of(config: &RedisConfig, endpoint: &Endpoint) -> impl Fn() -> Client + S
         version: RespVersion::RESP3,
         username: endpoint.user.clone(),
         password: endpoint.password.clone(),
-        database: Some(endpoint.db).filter(|&db| db != 0),
         ..Config::default()
     };
     let connection = ConnectionConfig {

@@ -9,7 +9,7 @@ use crate::store::StoreLimits;
 /// What a [`RedisStore`](super::RedisStore) needs to know.
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
-    /// `redis://[user:password@]host[:port][/db]`; `REDIS_URL`. May hold a password: never printed.
+    /// `redis://[user:password@]host[:port]`; `REDIS_URL`. May hold a password: never printed.
     pub url: Secret,
     /// How long a command, a subscription or a connection may take; `REDIS_TIMEOUT_MS`.
     pub timeout: Duration,
@@ -46,10 +46,10 @@ impl fmt::Debug for Secret {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// A kind of deployment that this version does not speak to.
-    #[error("REDIS_URL: {0} is not supported yet; accepted is redis://[user:password@]host[:port][/db]")]
+    #[error("REDIS_URL: {0} is not supported yet; accepted is redis://[user:password@]host[:port]")]
     Unsupported(&'static str),
     /// Not a URL of the form accepted.
-    #[error("REDIS_URL: {0}; accepted is redis://[user:password@]host[:port][/db]")]
+    #[error("REDIS_URL: {0}; accepted is redis://[user:password@]host[:port]")]
     Invalid(&'static str),
 }
 
@@ -60,7 +60,6 @@ pub(super) struct Endpoint {
     pub(super) port: u16,
     pub(super) user: Option<String>,
     pub(super) password: Option<String>,
-    pub(super) db: u8,
 }
 
 /// Without user and password: fit for a log.
@@ -68,7 +67,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let brackets = self.host.contains(':');
         let (open, close) = if brackets { ("[", "]") } else { ("", "") };
-        write!(f, "redis://{open}{}{close}:{}/{}", self.host, self.port, self.db)
+        write!(f, "redis://{open}{}{close}:{}", self.host, self.port)
     }
 }
 
@@ -79,7 +78,7 @@ impl fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// Reads `redis://[user:password@]host[:port][/db]`. `%xx` stands for a byte in user and password.
+    /// Reads `redis://[user:password@]host[:port]`. `%xx` stands for a byte in user and password.
     pub(super) fn parse(url: &Secret) -> Result<Self, ConfigError> {
         use ConfigError::{Invalid, Unsupported};
         let (scheme, rest) = url.0.trim().split_once("://").ok_or(Invalid("not a URL"))?;
@@ -139,18 +138,17 @@ impl Endpoint {
                 .filter(|&port| port > 0)
                 .ok_or(Invalid("the port is none"))?,
         };
-        let db = match path {
-            "" => 0,
-            db => db
-                .parse()
-                .map_err(|_| Invalid("the database is a number up to 255"))?,
-        };
+        if !matches!(path, "" | "0") {
+            // Keys have databases, channels have not: two gateways on different ones would hear each other's rooms.
+            return Err(Unsupported(
+                "a database other than 0, whose channels would be those of all databases,",
+            ));
+        }
         Ok(Self {
             host: host.to_owned(),
             port,
             user,
             password,
-            db,
         })
     }
 }
@@ -181,28 +179,24 @@ mod tests {
         Endpoint::parse(&Secret::new(url))
     }
 
-    fn endpoint(host: &str, port: u16, user: Option<&str>, password: Option<&str>, db: u8) -> Endpoint {
+    fn endpoint(host: &str, port: u16, user: Option<&str>, password: Option<&str>) -> Endpoint {
         let [user, password] = [user, password].map(|text| text.map(str::to_owned));
         Endpoint {
             host: host.to_owned(),
             port,
             user,
             password,
-            db,
         }
     }
 
     #[test]
     fn urls_are_read() {
         for (url, expected) in [
-            ("redis://localhost", endpoint("localhost", 6379, None, None, 0)),
-            (
-                "redis://10.0.0.1:7000/3",
-                endpoint("10.0.0.1", 7000, None, None, 3),
-            ),
-            ("redis://:p%40ss@h/", endpoint("h", 6379, None, Some("p@ss"), 0)),
-            ("redis://u:p:w@h:1", endpoint("h", 1, Some("u"), Some("p:w"), 0)),
-            ("redis://[::1]:6380", endpoint("::1", 6380, None, None, 0)),
+            ("redis://localhost", endpoint("localhost", 6379, None, None)),
+            ("redis://10.0.0.1:7000/0", endpoint("10.0.0.1", 7000, None, None)),
+            ("redis://:p%40ss@h/", endpoint("h", 6379, None, Some("p@ss"))),
+            ("redis://u:p:w@h:1", endpoint("h", 1, Some("u"), Some("p:w"))),
+            ("redis://[::1]:6380", endpoint("::1", 6380, None, None)),
         ] {
             assert_eq!(parse(url), Ok(expected), "{url}");
         }
@@ -223,16 +217,13 @@ mod tests {
             "redis://u:hunter2%4@h",
             "redis://u:hunter2@h:port",
             "redis://h:0",
-            "redis://h/300",
+            "redis://h/1",
             "redis://a,b",
             "redis://h?x=1",
         ] {
             let text = parse(url).unwrap_err().to_string();
             assert!(text.starts_with("REDIS_URL: "), "{text}");
-            assert!(
-                text.contains("redis://[user:password@]host[:port][/db]"),
-                "{text}"
-            );
+            assert!(text.contains("redis://[user:password@]host[:port]"), "{text}");
             assert!(!text.contains("hunter2"), "{text}");
         }
         assert!(!format!("{:?}", parse("redis://u:hunter2@h").unwrap()).contains("hunter2"));

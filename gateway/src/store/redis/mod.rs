@@ -103,7 +103,7 @@ impl RedisStore {
             if waited + delay >= wait {
                 return Err(BootError::Unreachable {
                     address: self.endpoint.to_string(),
-                    waited,
+                    wait,
                     reason,
                 });
             }
@@ -160,6 +160,10 @@ impl RedisStore {
             let args = [keys::ROOMS, "GT", &life.to_string(), room.as_str()];
             let args = args.map(|text| Value::Bytes(Bytes::copy_from_slice(text.as_bytes())));
             self.commands.send_and_forget("ZADD", args.into());
+            // With each room that is entered or renewed go those whose life has ended.
+            let ended = [keys::ROOMS, "-inf", &format!("({}", self.now_ms())];
+            let ended = ended.map(|text| Value::Bytes(Bytes::copy_from_slice(text.as_bytes())));
+            self.commands.send_and_forget("ZREMRANGEBYSCORE", ended.into());
         }
         Ok(answer.replies)
     }

@@ -31,6 +31,8 @@ local function trim(c)
     local over = c.seq - first + 1 - limits.log_events
     local chunk = call('ZRANGE', key, dropped, dropped + max(0, min(over, 63)))
     done = #chunk == 0
+    -- What the log holds counts, not what is known of it: somebody may have emptied it.
+    if dropped == 0 and not done then first = tonumber(match(chunk[1], '"seq":(%d+)')) or first end
     for k = 1, #chunk do
       local event = chunk[k]
       if c.seq - first + 1 <= limits.log_events and lb <= bytes and ts_of(event) >= oldest then

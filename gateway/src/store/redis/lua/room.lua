@@ -2,7 +2,7 @@
 
 local RS = '\30'
 -- Maintenance of log and messages is due each time `seq` passes a multiple of this.
-local EVERY = 16
+local EVERY = 64
 
 -- The limits of the last call: nearly always those of the next one.
 local limits_text, limits
@@ -82,9 +82,9 @@ local function write_users(c)
   if m > 0 then many(call, 'ZREM', c.keys[SEEN], del, m) end
 end
 
--- Messages past retention, a hundred at most.
+-- Messages past retention, more of them than come in between, but not too many for one step.
 local function expired(c)
-  local ids = read('ZRANGEBYSCORE', c.keys[MESSAGES], '-inf', '(' .. format('%d', c.now - c.limits.retention), 'LIMIT', 0, 100)
+  local ids = read('ZRANGEBYSCORE', c.keys[MESSAGES], '-inf', '(' .. format('%d', c.now - c.limits.retention), 'LIMIT', 0, 4 * EVERY)
   if #ids == 0 then return nil end
   read('HLEN', c.keys[MESSAGE])
   return ids
@@ -130,24 +130,29 @@ local function renew(c)
 end
 
 local function write_meta(c)
-  local key = c.keys[META]
+  local key, seq = c.keys[META], c.s or format('%d', c.seq)
   if not (c.fresh or c.renewed or c.patched_any or c.counted or c.trimmed) then
-    call('HSET', key, 'seq', c.s or format('%d', c.seq), 'active', c.ts)
-    if c.others > 0 then call('HINCRBY', key, 'others', c.others) end
-    return
-  end
-  local set = { 'epoch', c.epoch, 'seq', format('%d', c.seq), 'active', c.ts, 'end', format('%d', c.life), 'live', c.live }
-  if c.version then
-    for _, field in ipairs({ 'lf', 'mark', 'lb', 'version', 'sb', 'peak', 'joins' }) do
-      set[#set + 1], set[#set + 2] = field, format('%d', c[field])
+    call('HSET', key, 'seq', seq, 'active', c.ts)
+  else
+    local set = { 'epoch', c.epoch, 'seq', seq, 'active', c.ts }
+    local function put_integers(...)
+      for _, field in ipairs({ ... }) do
+        set[#set + 1], set[#set + 2] = field, format('%d', c[field])
+      end
     end
+    if c.renewed then
+      for _, item in ipairs({ 'end', format('%d', c.life), 'live', c.live }) do set[#set + 1] = item end
+    end
+    if c.fresh or c.trimmed then put_integers('lf', 'mark', 'lb') end
+    if c.fresh or c.patched_any then put_integers('version', 'sb') end
+    if c.fresh or c.counted then put_integers('peak', 'joins') end
+    if c.fresh then
+      for _, item in ipairs({ 'status', c.status, 'config', c.config, 'created', c.ts }) do set[#set + 1] = item end
+    end
+    call('HSET', key, unpack(set))
+    if c.renewed then call('PEXPIREAT', key, format('%d', c.life)) end
   end
-  if c.fresh then
-    for _, item in ipairs({ 'status', c.status, 'config', c.config, 'created', c.ts }) do set[#set + 1] = item end
-  end
-  call('HSET', key, unpack(set))
-  if c.others > 0 then call('HINCRBY', key, 'others', c.others) end
-  if c.renewed then call('PEXPIREAT', key, format('%d', c.life)) end
+  if c.others > 0 then try('HINCRBY', key, 'others', c.others) end
 end
 
 -- Of a batch that changes nothing but keeps the room: its life, where that is due.
