@@ -147,7 +147,7 @@ export class Session {
     if (this.#joining) return;
     this.#joining = true;
     clearTimeout(this.#rejoin);
-    const presence = { node: this.welcome.node, colour: this.colour };
+    const presence = this.#presence();
     const { epoch, seq } = this.room;
     try {
       const answer = await this.#command('join', { presence, ...(epoch && { since: { epoch, seq } }) });
@@ -162,6 +162,11 @@ export class Session {
     } finally {
       this.#joining = false;
     }
+  }
+
+  /** What this window says of its user. */
+  #presence() {
+    return { node: this.welcome.node, colour: this.colour };
   }
 
   /** After a move to another gateway the others see the new node, whether or not the join took the presence. */
@@ -208,6 +213,8 @@ export class Session {
       case 'resync':
         this.#replace(frame.data ?? {});
         this.lastJoin = 'resync';
+        // A room that was lost knows nothing of us but that we are in.
+        this.#wearNode(frame.data?.you?.presence, this.#presence());
         return this.#tell.changed('all');
       default:
         return this.#event(frame);

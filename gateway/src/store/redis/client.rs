@@ -1,8 +1,9 @@
-//! The command connection: fred, told never to send a command twice, to give up in time and to queue within bounds.
+//! Commands: fred, told never to send one twice, to give up in time and to queue within bounds; and beside it the
+//! connection of the room calls, [`super::calls`].
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -23,6 +24,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
 
 use super::{
+    calls::{self, Calls},
     config::{Endpoint, RedisConfig},
     errors::{CommandError, of_fred, of_redis},
     function::LIBRARY,
@@ -36,12 +38,14 @@ pub(super) const MAX_DELAY: Duration = Duration::from_secs(2);
 const MAX_QUEUED: usize = 16_384;
 
 /// Silence after which the connection is tried, and how long a trial may take: as the subscriber's.
-const SILENCE: Duration = Duration::from_secs(1);
-const TRIAL: Duration = Duration::from_secs(3);
+pub(super) const SILENCE: Duration = Duration::from_secs(1);
+pub(super) const TRIAL: Duration = Duration::from_secs(3);
 
 /// The command connection.
 pub(super) struct CommandClient {
     shared: Arc<Shared>,
+    setup: calls::Setup,
+    calls: OnceLock<Calls>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -69,14 +73,23 @@ impl CommandClient {
             loaded: AtomicBool::new(false),
             answers: AtomicU64::new(0),
         };
+        let setup = calls::Setup {
+            endpoint: endpoint.clone(),
+            name: format!("roomgate:{}:calls", config.node),
+            timeout: config.timeout,
+            retry_delay: config.retry_delay,
+        };
         Self {
             shared: Arc::new(shared),
+            setup,
+            calls: OnceLock::new(),
             supervisor: Mutex::new(None),
         }
     }
 
     /// Starts connecting, for ever, if that has not been done. Needs a runtime.
     pub(super) fn start(&self) {
+        self.calls.get_or_init(|| Calls::start(self.setup.clone()));
         self.supervisor
             .lock()
             .get_or_insert_with(|| tokio::spawn(supervise(Arc::clone(&self.shared))));
@@ -96,7 +109,9 @@ impl CommandClient {
 
     /// Whether commands can be sent.
     pub(super) fn is_up(&self) -> bool {
-        !self.shared.down.load(Ordering::Acquire) && self.shared.fred.read().is_connected()
+        !self.shared.down.load(Ordering::Acquire)
+            && self.shared.fred.read().is_connected()
+            && self.calls.get().is_some_and(Calls::is_up)
     }
 
     /// Whether the library is known to be there.
@@ -108,14 +123,23 @@ impl CommandClient {
     pub(super) async fn call(&self, args: Vec<Value>) -> Result<Frame, StoreError> {
         // The arguments share their bytes: a copy is cheap.
         let again = args.clone();
-        match self.send("FCALL", args).await {
+        match self.call_once(args).await {
             Err(CommandError::NoFunction) => {
                 self.shared.loaded.store(false, Ordering::Release);
                 load(&self.shared).await?;
-                Ok(self.send("FCALL", again).await?)
+                Ok(self.call_once(again).await?)
             }
             result => Ok(result?),
         }
+    }
+
+    async fn call_once(&self, args: Vec<Value>) -> Result<Frame, CommandError> {
+        let calls = self
+            .calls
+            .get()
+            .filter(|_| self.is_up())
+            .ok_or_else(|| CommandError::Store(StoreError::Unavailable("not connected".to_owned())))?;
+        answer(calls.call(args).await.map_err(CommandError::Store)?)
     }
 
     /// Sends one command, if the connection is up.
@@ -158,6 +182,11 @@ async fn send(shared: &Shared, command: &'static str, args: Vec<Value>) -> Resul
         .await
         .map_err(|error| CommandError::Store(of_fred(&error)))?;
     shared.answers.fetch_add(1, Ordering::Relaxed);
+    answer(frame)
+}
+
+/// A reply, unless it is an error.
+fn answer(frame: Frame) -> Result<Frame, CommandError> {
     if let Frame::SimpleError { data, .. } = &frame {
         return Err(of_redis(data));
     }

@@ -13,6 +13,7 @@
 //! registry ([`keys::ROOMS`]) is an index that is written behind, and may lag or lack a room.
 
 mod boot;
+mod calls;
 mod client;
 mod config;
 mod errors;

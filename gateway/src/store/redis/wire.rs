@@ -1,4 +1,4 @@
-//! One connection to Redis, RESP3, for what fred is not used for: the checks at the start and the subscriber.
+//! One connection to Redis, RESP3, for what fred is not used for: the checks at the start, the subscriber, room calls.
 
 use std::{io, time::Duration};
 
@@ -100,6 +100,67 @@ impl Wire {
             .await
             .map_err(|_| WireError::Timeout(patience))??;
         Ok(reply.as_bytes().map(Bytes::copy_from_slice).unwrap_or_default())
+    }
+}
+
+/// A connection's two directions without waiting: what is read and not used yet, what is to be written and has not been.
+pub(super) struct Pipe {
+    pub(super) stream: TcpStream,
+    pub(super) input: BytesMut,
+    pub(super) output: Vec<u8>,
+    /// How much of `output` is written.
+    written: usize,
+}
+
+impl Pipe {
+    /// Least free space for a read.
+    const READ: usize = 64 * 1024;
+    /// A buffer above this is given back when it is empty.
+    const KEEP: usize = 256 * 1024;
+
+    pub(super) fn new(wire: Wire) -> Self {
+        Self {
+            stream: wire.stream,
+            input: wire.input,
+            output: Vec::new(),
+            written: 0,
+        }
+    }
+
+    /// Whether something is to be written.
+    pub(super) fn is_pending(&self) -> bool {
+        self.written < self.output.len()
+    }
+
+    /// Writes as much as the socket takes.
+    pub(super) fn write(&mut self) -> Result<(), &'static str> {
+        while self.is_pending() {
+            match self.stream.try_write(&self.output[self.written..]) {
+                Ok(written) => self.written += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => return Err("write failed"),
+            }
+        }
+        if self.output.capacity() > Self::KEEP {
+            self.output = Vec::new();
+        }
+        self.output.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Reads what is there; whether it was anything.
+    pub(super) fn read(&mut self) -> Result<bool, &'static str> {
+        if self.input.is_empty() && self.input.capacity() > Self::KEEP {
+            self.input = BytesMut::new();
+        }
+        self.input.reserve(Self::READ);
+        match self.stream.try_read_buf(&mut self.input) {
+            Ok(0) => Err("closed by Redis"),
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(_) => Err("read failed"),
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     future::Future,
-    io,
     pin::Pin,
     sync::{
         Arc,
@@ -11,11 +10,10 @@ use std::{
     task::Poll,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use redis_protocol::resp3::{decode::complete::decode_range, types::RangeFrame};
 use roomgate_shared::keys;
 use tokio::{
-    net::TcpStream,
     sync::mpsc,
     time::{Instant, sleep_until},
 };
@@ -24,12 +22,8 @@ use super::{
     Request, SILENCE, Setup, TRIAL,
     rooms::{Confirmed, Rooms},
 };
-use crate::store::redis::wire::{Wire, push_command};
+use crate::store::redis::wire::{Pipe, Wire, push_command};
 
-/// Least free space for a read.
-const READ: usize = 16 * 1024;
-/// A buffer above this is given back when it is empty.
-const KEEP: usize = 256 * 1024;
 /// Channels in one command.
 const CHANNELS: usize = 512;
 /// Requests taken in before anything else is looked at.
@@ -58,11 +52,7 @@ struct Trial {
 /// One connection.
 pub(super) struct Link<'a> {
     setup: &'a Setup,
-    stream: TcpStream,
-    input: BytesMut,
-    output: Vec<u8>,
-    /// How much of `output` is written.
-    written: usize,
+    pipe: Pipe,
     rooms: &'a mut Rooms,
     proven: Arc<AtomicBool>,
     /// Confirmations owed before the interruption is told.
@@ -87,7 +77,8 @@ impl<'a> Link<'a> {
             push_channels(&mut output, "SUBSCRIBE", channels);
         }
         let owed = tell.then(|| rooms.owed());
-        let (stream, input) = (wire.stream, wire.input);
+        let mut pipe = Pipe::new(wire);
+        pipe.output = output;
         let heard = Instant::now();
         // A new connection is on trial at once; it is published to when the node's own channel is confirmed.
         let trial = Some(Trial {
@@ -99,10 +90,7 @@ impl<'a> Link<'a> {
         });
         Self {
             setup,
-            stream,
-            input,
-            output,
-            written: 0,
+            pipe,
             rooms,
             proven,
             owed,
@@ -118,7 +106,7 @@ impl<'a> Link<'a> {
         failures: &mut u32,
     ) -> Lost {
         loop {
-            let pending = self.written < self.output.len();
+            let pending = self.pipe.is_pending();
             let due = self
                 .trial
                 .as_ref()
@@ -126,14 +114,14 @@ impl<'a> Link<'a> {
             // Everything awaited here may be dropped half way without loss: readiness, the queue, the clock, and a
             // future that `trial` keeps.
             let step = tokio::select! {
-                ready = self.stream.readable() => ready.map_err(|_| "read failed").and_then(|()| self.read()),
-                ready = self.stream.writable(), if pending => {
-                    ready.map_err(|_| "write failed").and_then(|()| self.write())
+                ready = self.pipe.stream.readable() => ready.map_err(|_| "read failed").and_then(|()| self.read()),
+                ready = self.pipe.stream.writable(), if pending => {
+                    ready.map_err(|_| "write failed").and_then(|()| self.pipe.write())
                 }
                 request = inbox.recv() => match request {
                     Some(request) => {
                         self.take(request, inbox);
-                        self.write()
+                        self.pipe.write()
                     }
                     None => return Lost::Stopped,
                 },
@@ -157,54 +145,34 @@ impl<'a> Link<'a> {
             match next {
                 Some(Request::Subscribe(room, done)) => subscribe.push(self.rooms.subscribe(room, done)),
                 Some(Request::Unsubscribe(room)) => {
-                    push_channels(&mut self.output, "SUBSCRIBE", &subscribe);
+                    push_channels(&mut self.pipe.output, "SUBSCRIBE", &subscribe);
                     subscribe.clear();
                     let channel = self.rooms.unsubscribe(&room);
-                    push_command(&mut self.output, &["UNSUBSCRIBE", &channel]);
+                    push_command(&mut self.pipe.output, &["UNSUBSCRIBE", &channel]);
                 }
                 None => break,
             }
             next = inbox.try_recv().ok();
         }
-        push_channels(&mut self.output, "SUBSCRIBE", &subscribe);
+        push_channels(&mut self.pipe.output, "SUBSCRIBE", &subscribe);
         if let Some(Request::Subscribe(room, done)) = next {
             let channel = self.rooms.subscribe(room, done);
-            push_command(&mut self.output, &["SUBSCRIBE", &channel]);
+            push_command(&mut self.pipe.output, &["SUBSCRIBE", &channel]);
         } else if let Some(Request::Unsubscribe(room)) = next {
             let channel = self.rooms.unsubscribe(&room);
-            push_command(&mut self.output, &["UNSUBSCRIBE", &channel]);
+            push_command(&mut self.pipe.output, &["UNSUBSCRIBE", &channel]);
         }
-    }
-
-    fn write(&mut self) -> Result<(), &'static str> {
-        while self.written < self.output.len() {
-            match self.stream.try_write(&self.output[self.written..]) {
-                Ok(written) => self.written += written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => return Err("write failed"),
-            }
-        }
-        self.output = Vec::new();
-        self.written = 0;
-        Ok(())
     }
 
     fn read(&mut self) -> Result<(), &'static str> {
-        self.input.reserve(READ);
-        match self.stream.try_read_buf(&mut self.input) {
-            Ok(0) => return Err("closed by Redis"),
-            Ok(_) => self.heard = Instant::now(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(_) => return Err("read failed"),
+        if self.pipe.read()? {
+            self.heard = Instant::now();
         }
-        while let Some((frame, length)) = decode_range(&self.input).map_err(|_| "not understood")? {
-            let bytes = self.input.split_to(length).freeze();
+        while let Some((frame, length)) = decode_range(&self.pipe.input).map_err(|_| "not understood")? {
+            let bytes = self.pipe.input.split_to(length).freeze();
             self.handle(&frame, &bytes)?;
         }
-        if self.input.is_empty() && self.input.capacity() > KEEP {
-            self.input = BytesMut::new();
-        }
-        self.write()
+        self.pipe.write()
     }
 
     fn handle(&mut self, frame: &RangeFrame, bytes: &Bytes) -> Result<(), &'static str> {
@@ -257,7 +225,7 @@ impl<'a> Link<'a> {
             Confirmed::Fine => {}
             Confirmed::Unwanted(room) => {
                 let channel = self.rooms.unsubscribe(&room);
-                push_command(&mut self.output, &["UNSUBSCRIBE", &channel]);
+                push_command(&mut self.pipe.output, &["UNSUBSCRIBE", &channel]);
             }
             Confirmed::Unexpected => return Err("Redis ended a subscription"),
         }
@@ -291,7 +259,7 @@ impl<'a> Link<'a> {
         match &self.trial {
             None => {
                 self.try_out();
-                self.write()
+                self.pipe.write()
             }
             // Redis lives, but cannot be published to: no word on the subscription. The command connection's own
             // supervision sees to that.
@@ -310,7 +278,7 @@ impl<'a> Link<'a> {
 
     fn try_out(&mut self) {
         let token = Bytes::from(format!("{:016x}", (self.setup.random)()));
-        push_command(&mut self.output, &["PING"]);
+        push_command(&mut self.pipe.output, &["PING"]);
         let publishing = (self.setup.publish)(self.setup.channel.clone(), token.clone());
         self.trial = Some(Trial {
             end: Instant::now() + TRIAL,
