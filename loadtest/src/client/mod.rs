@@ -21,8 +21,9 @@ use self::conn::{Conn, Phase};
 pub use self::{conn::Template, histogram::Histogram};
 use crate::failure::Failure;
 
-/// How many connections are between connecting and joined at one time. Small enough for any listener's backlog.
-const OPENING: usize = 256;
+/// How many connections are between connecting and joined at one time. Small enough for any listener's backlog (128 is
+/// usual): a connection that finds it full is tried again by the kernel a second later.
+const OPENING: usize = 100;
 /// How many joins are unanswered at one time, for connections that enter many rooms: a gateway's queue to its store is
 /// bounded, and what it refuses says nothing about what it can do.
 const JOINING: usize = 4_096;

@@ -134,7 +134,7 @@ impl Family {
             ),
             Family::Connections => (
                 "Connections",
-                "Idle connections in rooms of 10, opened a few hundred at a time by one client process. Memory is the \
+                "Idle connections in rooms of 10, opened a hundred at a time by one client process. Memory is the \
                  gateway's resident set by the operating system.",
             ),
             Family::Growth => (
