@@ -80,6 +80,13 @@ impl Hub {
             .collect()
     }
 
+    /// Whether some room is being compared with the store, or is to be.
+    pub fn is_repairing(&self) -> bool {
+        let repairing =
+            |shard: &HashMap<RoomId, Arc<LocalRoom>>| shard.values().any(|room| room.is_repairing());
+        self.shards.iter().any(|shard| repairing(&shard.lock()))
+    }
+
     /// Asks for a room to be compared with the store, unless that is asked for already.
     pub fn request_repair(&self, room: &Arc<LocalRoom>) {
         if room.begin_repair() {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use redis_protocol::resp3::{decode::complete::decode_range, types::RangeFrame};
 use roomgate_shared::keys;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 
@@ -55,8 +55,11 @@ pub(super) struct Link<'a> {
     pipe: Pipe,
     rooms: &'a mut Rooms,
     proven: Arc<AtomicBool>,
-    /// Confirmations owed before the interruption is told.
-    owed: Option<usize>,
+    /// Confirmations owed before the subscription counts as proven, and the interruption is told where one came before.
+    owed: usize,
+    tell: bool,
+    /// The trial's payload has come back, although confirmations are owed still.
+    echoed: bool,
     heard: Instant,
     trial: Option<Trial>,
 }
@@ -76,7 +79,7 @@ impl<'a> Link<'a> {
         for channels in rooms.resubscribe().chunks(CHANNELS) {
             push_channels(&mut output, "SUBSCRIBE", channels);
         }
-        let owed = tell.then(|| rooms.owed());
+        let owed = rooms.owed();
         let mut pipe = Pipe::new(wire);
         pipe.output = output;
         let heard = Instant::now();
@@ -94,6 +97,8 @@ impl<'a> Link<'a> {
             rooms,
             proven,
             owed,
+            tell,
+            echoed: false,
             heard,
             trial,
         }
@@ -103,6 +108,7 @@ impl<'a> Link<'a> {
     pub(super) async fn run(
         mut self,
         inbox: &mut mpsc::UnboundedReceiver<Request>,
+        moved: &mut watch::Receiver<u64>,
         failures: &mut u32,
     ) -> Lost {
         loop {
@@ -111,8 +117,8 @@ impl<'a> Link<'a> {
                 .trial
                 .as_ref()
                 .map_or(self.heard + SILENCE, |trial| trial.end);
-            // Everything awaited here may be dropped half way without loss: readiness, the queue, the clock, and a
-            // future that `trial` keeps.
+            // Everything awaited here may be dropped half way without loss: readiness, the queue, the clock, a count
+            // that is watched, and a future that `trial` keeps.
             let step = tokio::select! {
                 ready = self.pipe.stream.readable() => ready.map_err(|_| "read failed").and_then(|()| self.read()),
                 ready = self.pipe.stream.writable(), if pending => {
@@ -127,6 +133,7 @@ impl<'a> Link<'a> {
                 },
                 published = published(&mut self.trial) => self.published(published),
                 () = sleep_until(due) => self.due(),
+                Ok(()) = moved.changed() => Err("another server takes the writes now"),
             };
             if let Err(reason) = step {
                 return Lost::Connection(reason);
@@ -229,13 +236,13 @@ impl<'a> Link<'a> {
             }
             Confirmed::Unexpected => return Err("Redis ended a subscription"),
         }
-        if let Some(owed) = &mut self.owed {
-            *owed -= 1;
-            if *owed == 0 {
-                self.owed = None;
-                tracing::info!("the event subscription to Redis is back; all rooms are confirmed");
+        if self.owed > 0 {
+            self.owed -= 1;
+            if self.owed == 0 && self.tell {
+                tracing::debug!("the event subscription to Redis is back; all rooms are confirmed");
                 self.setup.sink.interrupted();
             }
+            self.prove();
         }
         Ok(())
     }
@@ -250,6 +257,13 @@ impl<'a> Link<'a> {
             && self.trial.as_ref().is_some_and(|trial| trial.token == payload)
         {
             self.trial = None;
+            self.echoed = true;
+            self.prove();
+        }
+    }
+
+    fn prove(&self) {
+        if self.echoed && self.owed == 0 {
             self.proven.store(true, Ordering::Release);
         }
     }
@@ -269,6 +283,7 @@ impl<'a> Link<'a> {
                 ..
             }) => {
                 self.trial = None;
+                self.echoed = false;
                 self.proven.store(false, Ordering::Release);
                 Ok(())
             }
