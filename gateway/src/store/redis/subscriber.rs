@@ -4,9 +4,10 @@
 //! - Requests are carried out in the order of the calls; each subscription is told of when Redis has confirmed it.
 //! - When the connection is lost, it is made again, all rooms are subscribed again, and only when every one is confirmed
 //!   is [`EventSink::interrupted`] called. What was waiting for its confirmation fails.
-//! - A subscription that has been silent for a second is tried: by a `PING` on this connection, and by a payload that is
-//!   published to the node's own channel over the command connection. A connection from which neither comes back within
-//!   three seconds is deaf, and made again. So is one on which only the echo is missing although Redis took the payload.
+//! - Once a second a subscription is tried: by a `PING` on this connection, and by a payload that is published to the
+//!   node's own channel over the command connection. A connection on which one of them does not come back within three
+//!   seconds (six while other payloads flow in) is half open or deaf, and made again; but not one that answers while Redis
+//!   cannot be published to.
 
 mod link;
 mod rooms;
@@ -32,7 +33,7 @@ use self::rooms::Rooms;
 use super::{client::MAX_DELAY, config::Endpoint, wire::Wire};
 use crate::store::{EventSink, StoreError};
 
-/// Silence after which a subscription is tried.
+/// Pause between two trials of a subscription.
 const SILENCE: Duration = Duration::from_secs(1);
 /// How long a trial may take.
 const TRIAL: Duration = Duration::from_secs(3);

@@ -37,11 +37,14 @@ pub(super) enum Lost {
     Connection(&'static str),
 }
 
-/// The trial of a silent connection.
+/// The trial of a connection. Both must come back: the payload alone would not show that nothing arrives at Redis, the
+/// PING's answer alone not that nothing is heard of what is published.
 struct Trial {
+    began: Instant,
     /// When it has failed.
     end: Instant,
     ponged: bool,
+    echoed: bool,
     /// What publishing came to: `None` while it is under way or if Redis did not take it.
     published: Option<u64>,
     publishing: Option<Pin<Box<dyn Future<Output = Option<u64>> + Send>>>,
@@ -58,9 +61,11 @@ pub(super) struct Link<'a> {
     /// Confirmations owed before the subscription counts as proven, and the interruption is told where one came before.
     owed: usize,
     tell: bool,
-    /// The trial's payload has come back, although confirmations are owed still.
-    echoed: bool,
+    /// The last trial went well; confirmations may be owed still.
+    well: bool,
     heard: Instant,
+    /// When the last trial ended.
+    tried: Instant,
     trial: Option<Trial>,
 }
 
@@ -85,8 +90,10 @@ impl<'a> Link<'a> {
         let heard = Instant::now();
         // A new connection is on trial at once; it is published to when the node's own channel is confirmed.
         let trial = Some(Trial {
+            began: heard,
             end: heard + TRIAL,
             ponged: false,
+            echoed: false,
             published: None,
             publishing: None,
             token: Bytes::new(),
@@ -98,8 +105,9 @@ impl<'a> Link<'a> {
             proven,
             owed,
             tell,
-            echoed: false,
+            well: false,
             heard,
+            tried: heard,
             trial,
         }
     }
@@ -116,7 +124,7 @@ impl<'a> Link<'a> {
             let due = self
                 .trial
                 .as_ref()
-                .map_or(self.heard + SILENCE, |trial| trial.end);
+                .map_or(self.tried + SILENCE, |trial| trial.end);
             // Everything awaited here may be dropped half way without loss: readiness, the queue, the clock, a count
             // that is watched, and a future that `trial` keeps.
             let step = tokio::select! {
@@ -191,6 +199,7 @@ impl<'a> Link<'a> {
             ) {
                 if let Some(trial) = &mut self.trial {
                     trial.ponged = true;
+                    self.prove();
                 }
                 return Ok(());
             }
@@ -254,18 +263,32 @@ impl<'a> Link<'a> {
         if let Some(room) = keys::room_of_channel(channel) {
             self.setup.sink.payload(room, payload);
         } else if channel == self.setup.channel
-            && self.trial.as_ref().is_some_and(|trial| trial.token == payload)
+            && let Some(trial) = &mut self.trial
+            && trial.token == payload
         {
-            self.trial = None;
-            self.echoed = true;
+            trial.echoed = true;
             self.prove();
         }
     }
 
-    fn prove(&self) {
-        if self.echoed && self.owed == 0 {
+    /// Ends a trial that has gone well, and makes it known once no confirmation is owed.
+    fn prove(&mut self) {
+        if self
+            .trial
+            .as_ref()
+            .is_some_and(|trial| trial.ponged && trial.echoed)
+        {
+            self.end_trial(true);
+        }
+        if self.well && self.owed == 0 {
             self.proven.store(true, Ordering::Release);
         }
+    }
+
+    fn end_trial(&mut self, well: bool) {
+        self.trial = None;
+        self.tried = Instant::now();
+        self.well = well;
     }
 
     /// The time of the next step has come: a trial begins, or has failed.
@@ -282,9 +305,15 @@ impl<'a> Link<'a> {
                 published: None,
                 ..
             }) => {
-                self.trial = None;
-                self.echoed = false;
+                self.end_trial(false);
                 self.proven.store(false, Ordering::Release);
+                Ok(())
+            }
+            // What comes back may stand behind much else. While that flows in, it has as long again.
+            Some(trial) if self.heard.elapsed() < SILENCE && trial.began.elapsed() < 2 * TRIAL => {
+                if let Some(trial) = &mut self.trial {
+                    trial.end = Instant::now() + SILENCE;
+                }
                 Ok(())
             }
             Some(_) => Err("deaf: nothing has come through"),
@@ -295,9 +324,12 @@ impl<'a> Link<'a> {
         let token = Bytes::from(format!("{:016x}", (self.setup.random)()));
         push_command(&mut self.pipe.output, &["PING"]);
         let publishing = (self.setup.publish)(self.setup.channel.clone(), token.clone());
+        let began = Instant::now();
         self.trial = Some(Trial {
-            end: Instant::now() + TRIAL,
+            began,
+            end: began + TRIAL,
             ponged: false,
+            echoed: false,
             published: None,
             publishing: Some(publishing),
             token,
