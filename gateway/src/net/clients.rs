@@ -62,3 +62,46 @@ impl Clients {
 fn status_frame(away: bool) -> Bytes {
     text_frame(status_text(away))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use roomgate_shared::ids::UserId;
+
+    use super::*;
+
+    fn client(number: u64) -> Arc<Client> {
+        let (id, user) = (ConnectionId::new(1, number), UserId::new("u").unwrap());
+        Arc::new(Client::new(id, user, "u".into(), 1024))
+    }
+
+    fn told(client: &Client) -> Vec<Bytes> {
+        let mut queue = VecDeque::new();
+        client.outbox.take(&mut queue, None);
+        queue.into_iter().map(|piece| piece.frames).collect()
+    }
+
+    #[test]
+    fn each_that_speaks_is_told_once_of_each_change_and_who_comes_meanwhile_of_the_outage() {
+        let clients = Clients::default();
+        let [early, echo, late, after] = [1, 2, 3, 4].map(client);
+        clients.insert(early.clone(), true);
+        clients.insert(echo.clone(), false);
+        assert!(told(&early).is_empty());
+        clients.tell(true);
+        assert_eq!(told(&early), [status_frame(true)]);
+        late.outbox.push_answer(Bytes::from_static(b"welcome"));
+        clients.insert(late.clone(), true);
+        assert_eq!(told(&late), [Bytes::from_static(b"welcome"), status_frame(true)]);
+        clients.tell(false);
+        assert_eq!(told(&early), [status_frame(false)]);
+        assert_eq!(told(&late), [status_frame(false)]);
+        clients.insert(after.clone(), true);
+        clients.remove(early.id);
+        clients.tell(true);
+        assert!(told(&early).is_empty());
+        assert_eq!(told(&after), [status_frame(true)]);
+        assert!(told(&echo).is_empty());
+    }
+}

@@ -23,6 +23,8 @@ use crate::{
 
 /// Least pause before what must reach the store is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Pause before what has met damage is tried again, at least: each time may make the room unavailable to all.
+const DAMAGE_PAUSE: Duration = Duration::from_secs(10);
 /// How long a room's breaker opens at first, and at most. One that has been due for as long as that is forgotten with its
 /// room, if nobody is in.
 const FIRST: Duration = Duration::from_secs(1);
@@ -153,7 +155,13 @@ pub(super) fn fail(
         }
     };
     let again = answer(queue, kept, origins, error, retry);
-    submit_later(rooms, local.id(), again, retry);
+    let pause = match error {
+        StoreError::Damaged(_) => retry.unwrap_or_default().max(DAMAGE_PAUSE),
+        StoreError::Unavailable(_) | StoreError::Timeout(_) | StoreError::Internal(_) => {
+            retry.unwrap_or_default().max(RETRY_PAUSE)
+        }
+    };
+    submit_later(rooms, local.id(), again, pause);
 }
 
 /// Refuses what is queued for a room whose breaker is open for `wait`. What must reach the store is kept.
@@ -167,17 +175,15 @@ pub(super) fn refuse_all(rooms: &Arc<Rooms>, queue: &RoomQueue, wait: Duration) 
             again.push(work);
         }
     }
-    submit_later(rooms, queue.local().id(), again, Some(wait));
+    submit_later(rooms, queue.local().id(), again, wait.max(RETRY_PAUSE));
 }
 
 fn report(local: &LocalRoom, operations: usize, error: &StoreError) {
     match error {
-        // The gateway says once when the store is away and when it is back, and the breaker when a room is damaged.
-        StoreError::Unavailable(_) | StoreError::Damaged(_) => {
+        // Told once for all rooms: by the gateway when the store is away and when it is back, by the store when replicas do
+        // not follow, by the breaker when a room is damaged.
+        StoreError::Unavailable(_) | StoreError::Timeout(_) | StoreError::Damaged(_) => {
             tracing::debug!(room = %local.id(), operations, %error, "a batch failed")
-        }
-        StoreError::Timeout(_) => {
-            tracing::warn!(room = %local.id(), operations, %error, "a batch failed")
         }
         StoreError::Internal(_) => {
             tracing::error!(room = %local.id(), operations, %error, "a batch failed");
@@ -186,12 +192,11 @@ fn report(local: &LocalRoom, operations: usize, error: &StoreError) {
 }
 
 /// Queues works again after a pause. Commands that come meanwhile do not wait for them.
-fn submit_later(rooms: &Arc<Rooms>, room: &RoomId, works: Vec<Work>, retry: Option<Duration>) {
+fn submit_later(rooms: &Arc<Rooms>, room: &RoomId, works: Vec<Work>, pause: Duration) {
     if works.is_empty() {
         return;
     }
     let (rooms, room) = (rooms.clone(), room.clone());
-    let pause = retry.unwrap_or_default().max(RETRY_PAUSE);
     tokio::spawn(async move {
         tokio::time::sleep(pause).await;
         for work in works {

@@ -138,12 +138,8 @@ async fn pass(
         }
         match read {
             Some(0) => return,
-            Some(length) => {
-                if to.write_all(&bytes[..length]).await.is_err() {
-                    return;
-                }
-            }
-            None => {}
+            Some(length) if to.write_all(&bytes[..length]).await.is_err() => return,
+            Some(_) | None => {}
         }
     }
 }

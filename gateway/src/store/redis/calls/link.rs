@@ -28,6 +28,9 @@ const TICK: Duration = Duration::from_millis(250);
 /// Longest `WAIT`: shorter than [`TRIAL`], so that its silence is not taken for a dead link.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
+/// How often it is said that replicas do not follow.
+const REPORT: Duration = Duration::from_secs(10);
+
 /// Why a link ended whose server takes no writes any more.
 pub(super) const DEMOTED: &str = "the server takes no writes any more: it was demoted";
 
@@ -55,6 +58,8 @@ pub(super) struct Link {
     waits: bool,
     heard: Instant,
     demoted: bool,
+    /// When it was last said that replicas do not follow.
+    reported: Option<Instant>,
 }
 
 impl Link {
@@ -68,6 +73,7 @@ impl Link {
             waits: false,
             heard: Instant::now(),
             demoted: false,
+            reported: None,
         }
     }
 
@@ -182,6 +188,13 @@ impl Link {
     /// The replicas have, or have not, what the held answers stand for.
     fn confirm(&mut self, confirmed: bool) {
         self.waits = false;
+        if !confirmed && self.reported.is_none_or(|at| at.elapsed() >= REPORT) {
+            self.reported = Some(Instant::now());
+            tracing::warn!(
+                replicas = self.replicas,
+                "what is written is not confirmed by as many replicas as REDIS_WAIT_REPLICAS asks for; clients are told timeout"
+            );
+        }
         for (answer, frame) in self.held.drain(..) {
             let _ = answer.send(if confirmed {
                 Ok(frame)
