@@ -18,7 +18,7 @@ fn client(number: u64) -> Arc<Client> {
 }
 
 fn room() -> LocalRoom {
-    LocalRoom::new(RoomId::new("r").unwrap())
+    LocalRoom::new(RoomId::new("r").unwrap(), Arc::default())
 }
 
 fn payload(epoch: &str, seqs: std::ops::RangeInclusive<u64>) -> Bytes {
@@ -67,7 +67,14 @@ fn enter_with(
     } else {
         text_frames([answer.as_bytes()].into_iter())
     };
-    room.enter(client.clone(), Arc::default(), epoch, seq, answer, missed)
+    let entry = Entry {
+        epoch,
+        seq,
+        answer,
+        missed,
+        ..Entry::default()
+    };
+    room.enter(client.clone(), Arc::default(), entry)
 }
 
 #[test]
@@ -138,7 +145,7 @@ fn a_hole_stops_the_flow_until_it_is_filled() {
     assert_eq!(given(&a), ["1"]);
     let since = room.since().unwrap();
     assert_eq!(since.seq, 1);
-    assert_eq!(room.repair(&since, &texts(2..=3)), Repair::NotNeeded);
+    assert_eq!(room.repair(&since, EPOCH, &texts(2..=3)), Repair::NotNeeded);
     room.deliver(&payload(EPOCH, 5..=5));
     assert_eq!(given(&a), numbers(2..=5));
 }
@@ -150,10 +157,10 @@ fn a_repair_that_brings_too_little_is_asked_for_again() {
     room.deliver(&payload(EPOCH, 4..=4));
     room.begin_repair();
     let since = room.since().unwrap();
-    assert_eq!(room.repair(&since, &texts(1..=2)), Repair::Needed);
+    assert_eq!(room.repair(&since, EPOCH, &texts(1..=2)), Repair::Needed);
     room.begin_repair();
     let since = room.since().unwrap();
-    assert_eq!(room.repair(&since, &texts(3..=3)), Repair::NotNeeded);
+    assert_eq!(room.repair(&since, EPOCH, &texts(3..=3)), Repair::NotNeeded);
     assert_eq!(given(&a), numbers(1..=4));
 }
 
@@ -202,7 +209,7 @@ fn a_repair_that_takes_long_holds_so_much_and_is_followed_by_another() {
     }
     assert!(room.inner.lock().held_bytes < 2 * MAX_HELD_BYTES);
     let since = room.since().unwrap();
-    assert_eq!(room.repair(&since, &texts(1..=2)), Repair::Needed);
+    assert_eq!(room.repair(&since, EPOCH, &texts(1..=2)), Repair::Needed);
 }
 
 #[test]
@@ -237,7 +244,7 @@ fn what_the_store_does_not_know_is_dropped_after_one_look() {
         assert_eq!(room.deliver(&stray), Repair::Needed);
         room.begin_repair();
         let since = room.since().unwrap();
-        assert_eq!(room.repair(&since, &[]), Repair::NotNeeded);
+        assert_eq!(room.repair(&since, EPOCH, &[]), Repair::NotNeeded);
         assert_eq!(room.deliver(&payload(EPOCH, 6..=6)), Repair::NotNeeded);
         assert_eq!(given(&a), ["6"]);
     }
@@ -276,12 +283,12 @@ proptest! {
             };
             if repair == Repair::Needed && room.begin_repair() && fate != 5 {
                 let since = room.since().unwrap();
-                prop_assert_eq!(room.repair(&since, &texts(since.seq + 1..=head)), Repair::NotNeeded);
+                prop_assert_eq!(room.repair(&since, EPOCH, &texts(since.seq + 1..=head)), Repair::NotNeeded);
             }
         }
         room.begin_repair();
         let since = room.since().unwrap();
-        room.repair(&since, &texts(since.seq + 1..=head));
+        room.repair(&since, EPOCH, &texts(since.seq + 1..=head));
         for (member, picture) in members {
             prop_assert_eq!(given(&member), numbers(picture + 1..=head));
         }
