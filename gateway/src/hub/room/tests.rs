@@ -184,6 +184,79 @@ fn another_epoch_is_never_mixed_in() {
 }
 
 #[test]
+fn an_epoch_that_takes_the_place_of_another_is_told_and_gone_on_with() {
+    let (room, a, b) = (room(), client(1), client(2));
+    enter(&room, &a, 5);
+    room.deliver(&payload(EPOCH, 6..=6));
+    // b joins under the new name, whose first event comes while it does.
+    room.hold();
+    assert_eq!(room.deliver(&payload("e2", 8..=8)), Repair::Needed);
+    assert_eq!(enter_with(&room, &b, "e2", 8, "ack", &[]), Repair::Needed);
+    room.release();
+    assert!(room.begin_repair());
+    room.deliver(&payload("e2", 9..=9));
+    let since = room.since().unwrap();
+    assert_eq!((since.epoch.as_str(), since.seq), (EPOCH, 6));
+    assert_eq!(room.repair(&since, "e2", &texts(7..=8)), Repair::NotNeeded);
+    assert_eq!(room.since().unwrap().epoch, "e2");
+    let status = r#"{"type":"status","room":"r","data":{"redis":"ok","epoch":"e2"}}"#;
+    assert_eq!(given(&a), ["6", status, "7", "8", "9"]);
+    assert_eq!(given(&b), ["ack", status, "9"]);
+}
+
+#[test]
+fn what_was_given_is_kept_for_those_who_come_back() {
+    let (room, a, b) = (room(), client(1), client(2));
+    enter(&room, &a, 3);
+    room.deliver(&payload(EPOCH, 4..=6));
+    room.deliver(&payload(EPOCH, 7..=8));
+    let since = |epoch: &str, seq| Since {
+        epoch: epoch.to_owned(),
+        seq,
+    };
+    for (epoch, seq) in [(EPOCH, 2), (EPOCH, 9), ("e2", 5)] {
+        assert!(room.kept(&since(epoch, seq)).is_none(), "{epoch} {seq}");
+    }
+    let kept = room.kept(&since(EPOCH, 4)).unwrap();
+    assert_eq!((kept.at, kept.count), (since(EPOCH, 8), 4));
+    // The store had one more by then, which has come here meanwhile, too.
+    room.hold();
+    room.deliver(&payload(EPOCH, 9..=10));
+    let (frames, missed) = (kept.frames, texts(9..=9));
+    let entry = Entry {
+        epoch: EPOCH,
+        seq: 9,
+        kept: &frames,
+        missed: &missed,
+        ..Entry::default()
+    };
+    room.enter(b.clone(), Arc::default(), entry);
+    room.release();
+    assert_eq!(given(&b), numbers(5..=10));
+    assert_eq!(given(&a), numbers(4..=10));
+    room.begin_repair();
+    assert!(room.kept(&since(EPOCH, 10)).is_none());
+}
+
+#[test]
+fn a_tail_says_what_is_known() {
+    let (room, a) = (room(), client(1));
+    assert!(room.tail().is_none());
+    enter(&room, &a, 3);
+    room.acknowledged(b"e2", 9);
+    let tail = room.tail().unwrap();
+    assert_eq!((tail.since.seq, tail.ts, tail.known), (3, None, 3));
+    let event = br#"{"type":"broadcast","room":"r","seq":4,"ts":1760000000000,"by":"u","data":{"ts":5}}"#;
+    room.deliver(&payload::durable(EPOCH, 4, [&event[..]]));
+    room.acknowledged(EPOCH.as_bytes(), 6);
+    let tail = room.tail().unwrap();
+    assert_eq!(
+        (tail.since.seq, tail.ts, tail.known),
+        (4, Some(1_760_000_000_000), 6)
+    );
+}
+
+#[test]
 fn who_enters_while_others_await_their_picture_is_not_left_deaf() {
     let (room, a, b) = (room(), client(1), client(2));
     enter(&room, &a, 5);
