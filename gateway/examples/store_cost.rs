@@ -89,9 +89,10 @@ async fn main() {
                     for _ in 0..calls {
                         let op = Op::MessageSend {
                             by: user.clone(),
+                            key: None,
                             tail: tail.clone(),
                         };
-                        for reply in store.apply(&room, vec![op; size]).await.unwrap() {
+                        for reply in store.apply(&room, vec![op; size]).await.unwrap().replies {
                             reply.unwrap();
                         }
                     }

@@ -137,7 +137,6 @@ impl Calls {
     /// Sends commands in one go, none of another caller between them, and gives their replies in their order. No step of
     /// Redis: each command stands for itself, and may fail for itself, as with [`Calls::call`]. More than
     /// [`MAX_QUEUED`] do not fit.
-    #[allow(dead_code, reason = "for the comparison of many rooms at once")]
     pub(super) async fn pipeline(&self, commands: Vec<Command>) -> Vec<Result<Frame, StoreError>> {
         let permits = match self.permits(commands.len()) {
             Ok(permits) => permits,

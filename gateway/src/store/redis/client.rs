@@ -170,7 +170,6 @@ impl CommandClient {
     }
 
     /// Sends commands in one go over the connection of the room calls; see [`Calls::pipeline`].
-    #[allow(dead_code, reason = "for the comparison of many rooms at once")]
     pub(super) async fn pipeline(&self, commands: Vec<Command>) -> Vec<Result<Frame, CommandError>> {
         let replies = match self.calls() {
             Ok(calls) => calls.pipeline(commands).await,
