@@ -21,18 +21,29 @@ local function windows(c)
   return number, here, COMMANDS_0 + COMMANDS_1 - here
 end
 
+-- The keys that hold something, the newer window's first; false for none.
+local function remembered_in(c)
+  if c.fresh or not c.epoch then return false, false end
+  local number, here, there = windows(c)
+  local keys = c.keys
+  if c.commands == number then return keys[here], c.earlier and keys[there] end
+  return false, c.commands == number - 1 and keys[there]
+end
+
 -- Looks for `fields` among the remembered; a field that is not there is false in `c.known`.
 local function look_up(c, fields)
-  local n = #fields
-  if n == 0 then return end
-  if c.fresh or not c.epoch then
-    for k = 1, n do c.known[fields[k]] = false end
-    return
-  end
-  local number, here, there = windows(c)
-  local newer = c.commands == number and many(read, 'HMGET', c.keys[here], fields, n) or {}
-  local older = c.commands >= number - 1 and many(read, 'HMGET', c.keys[there], fields, n) or {}
+  local n, newer, older = #fields, remembered_in(c)
+  newer = newer and n > 0 and many(read, 'HMGET', newer, fields, n) or {}
+  older = older and n > 0 and many(read, 'HMGET', older, fields, n) or {}
   for k = 1, n do c.known[fields[k]] = newer[k] or older[k] or false end
+end
+
+-- The same for one field.
+local function look_up_one(c, field)
+  local newer, older = remembered_in(c)
+  local value = newer and read('HGET', newer, field) or older and read('HGET', older, field) or false
+  c.known[field] = value
+  return value
 end
 
 -- Whether a command has happened; if so, it is answered. Every command with a key is asked about before it is carried
@@ -46,10 +57,7 @@ local function happened(c, at, key)
   end
   local field = sub(key, 17)
   local value = known[field]
-  if value == nil then
-    look_up(c, { field })
-    value = known[field]
-  end
+  if value == nil then value = look_up_one(c, field) end
   if value == UNMADE then
     flush(c)
     value = known[field]
@@ -84,9 +92,13 @@ local function write_commands(c)
   local key = c.keys[here]
   local first = c.fresh or c.commands ~= number
   if first and not c.fresh then call('UNLINK', key) end
-  many(call, 'HSET', key, new_commands, c.learnt_n)
+  if c.learnt_n == 2 then
+    call('HSET', key, new_commands[1], new_commands[2])
+  else
+    many(call, 'HSET', key, new_commands, c.learnt_n)
+  end
   if first then
     call('PEXPIREAT', key, format('%d', (number + 2) * c.limits.dedupe))
-    c.commands, c.windowed = number, true
+    c.commands, c.earlier, c.windowed = number, c.commands == number - 1, true
   end
 end

@@ -143,7 +143,9 @@ local function write_meta(c)
     if c.fresh or c.renamed then
       for _, item in ipairs({ 'epoch', c.epoch, 'run', c.run, 'past', c.past }) do set[#set + 1] = item end
     end
-    if c.fresh or c.windowed then put_integers('commands') end
+    if c.fresh or c.windowed then
+      set[#set + 1], set[#set + 2] = 'commands', format('%d', c.commands) .. (c.earlier and '+' or '')
+    end
     if c.renewed then
       for _, item in ipairs({ 'end', format('%d', c.life), 'live', c.live }) do set[#set + 1] = item end
     end
@@ -213,7 +215,9 @@ local function room(keys, argv)
   if epoch then
     local seq, active, life = tonumber(meta[2]), tonumber(meta[3]), tonumber(meta[4])
     if not (seq and active and life and c.live) then damaged(keys[META], 'not the record of a room') end
-    c.seq, c.before, c.life, c.commands = seq, seq, life, tonumber(meta[7]) or -1
+    c.seq, c.before, c.life = seq, seq, life
+    local window, earlier = match(meta[7] or '-1', '^(%-?%d+)(%+?)$')
+    c.commands, c.earlier = tonumber(window) or -1, earlier == '+'
     if active > now then
       now = active
       c.now = now
