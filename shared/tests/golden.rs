@@ -17,7 +17,7 @@ use roomgate_shared::{
         event::{
             CustomEvent, ErrorData, EventType, Message, PresenceChange, Resumed, ServerFrame, Snapshot,
             StatePatched, Welcome, ack_text, custom_event, error_text, event_text, message_tail,
-            message_text, signal_text,
+            message_text, signal_text, status_text,
         },
     },
 };
@@ -293,6 +293,8 @@ fn frames_of_the_connection_read_as_their_types() {
         ("pong", Some("k3-2"))
     );
     frame::<Status>("events/status");
+    assert_eq!(compact("events/status"), status_text(true));
+    assert_ne!(status_text(false), status_text(true));
     let (frame_, resync) = frame::<Snapshot>("events/resync");
     assert_eq!(frame_.room, Some(resync.room.id));
     assert!(!resync.recovered);
