@@ -229,3 +229,27 @@ async fn a_start_is_refused_at_once_where_waiting_does_not_help() {
     let error = boot(&url, wait).await.unwrap_err();
     assert!(matches!(error, BootError::NotRedis { .. }), "{error}");
 }
+
+/// Without `INFO` a rolled-back Redis would go unnoticed.
+#[tokio::test]
+async fn a_user_without_info_is_refused_at_the_start() {
+    let server = RedisServer::start();
+    let acl = [
+        "ACL", "SETUSER", "gw", "on", ">secret", "~*", "&*", "+@all", "-info",
+    ];
+    server.ask(&acl);
+    let start = async || {
+        let url = format!("redis://gw:secret@127.0.0.1:{}", server.port());
+        let sink = Arc::<Recorder>::default() as Arc<dyn EventSink>;
+        let store = RedisStore::new(config(&url, 0, StoreLimits::default()), sink).unwrap();
+        store.boot(PATIENCE).await.map(|()| store)
+    };
+    let refused = start().await.map(|_| ()).unwrap_err();
+    assert!(
+        matches!(&refused, BootError::Permission { reason, .. } if reason.contains("info")),
+        "{refused}"
+    );
+    server.ask(&["ACL", "SETUSER", "gw", "+info"]);
+    let store = start().await.unwrap();
+    assert!(store.apply(&new_room(), vec![enter("u1", 1)]).await.is_ok());
+}

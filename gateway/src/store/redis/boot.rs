@@ -81,33 +81,22 @@ pub(super) enum Attempt {
 pub(super) async fn look(endpoint: &Endpoint, name: &str, patience: Duration) -> Result<String, Attempt> {
     let failed = |error| sort(endpoint, error);
     let mut wire = Wire::connect(endpoint, name, patience).await.map_err(failed)?;
-    let found = match info(&mut wire, "server", patience).await.map_err(failed)? {
-        None => {
-            tracing::info!("Redis does not show INFO to this user: its version is not checked");
-            format!("Redis at {endpoint}")
-        }
-        Some(text) => check_version(endpoint, &text).map_err(Attempt::Never)?,
-    };
-    match info(&mut wire, "memory", patience).await.map_err(failed)? {
-        None => tracing::info!("Redis does not show INFO to this user: its maxmemory-policy is not checked"),
-        Some(text) => match line(&text, "maxmemory_policy") {
-            None | Some("noeviction") => {}
-            Some(policy) => tracing::warn!(
-                policy,
-                "maxmemory-policy is not noeviction: when its memory is full, Redis will remove rooms that are in use",
-            ),
-        },
+    let server = info(&mut wire, "server", patience).await.map_err(failed)?;
+    let found = check_version(endpoint, &server).map_err(Attempt::Never)?;
+    let memory = info(&mut wire, "memory", patience).await.map_err(failed)?;
+    if let Some(policy) = line(&memory, "maxmemory_policy").filter(|policy| *policy != "noeviction") {
+        tracing::warn!(
+            policy,
+            "maxmemory-policy is not noeviction: when its memory is full, Redis will remove rooms that are in use",
+        );
     }
     Ok(found)
 }
 
-/// A section of `INFO`; `None` if the user may not see it.
-async fn info(wire: &mut Wire, section: &str, patience: Duration) -> Result<Option<String>, WireError> {
-    match wire.ask_text(&["INFO", section], patience).await {
-        Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
-        Err(WireError::Refused(text)) if text.starts_with("NOPERM") => Ok(None),
-        Err(error) => Err(error),
-    }
+/// A section of `INFO`, which the room function needs as well: it knows a server by its replication id.
+async fn info(wire: &mut Wire, section: &str, patience: Duration) -> Result<String, WireError> {
+    let text = wire.ask_text(&["INFO", section], patience).await?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn line<'a>(info: &'a str, name: &str) -> Option<&'a str> {
