@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -24,6 +25,8 @@ use super::{
 };
 use crate::store::redis::wire::{Pipe, Wire, push_command};
 
+/// Pause before a payload that Redis did not take is published again.
+const AGAIN: Duration = Duration::from_millis(100);
 /// Channels in one command.
 const CHANNELS: usize = 512;
 /// Requests taken in before anything else is looked at.
@@ -199,6 +202,7 @@ impl<'a> Link<'a> {
             ) {
                 if let Some(trial) = &mut self.trial {
                     trial.ponged = true;
+                    self.shorten();
                     self.prove();
                 }
                 return Ok(());
@@ -299,7 +303,7 @@ impl<'a> Link<'a> {
                 self.pipe.write()
             }
             // Redis lives, but cannot be published to: no word on the subscription. The command connection's own
-            // supervision sees to that.
+            // supervision sees to that; after an outage it is often back a little later than this one.
             Some(Trial {
                 ponged: true,
                 published: None,
@@ -307,7 +311,8 @@ impl<'a> Link<'a> {
             }) => {
                 self.end_trial(false);
                 self.proven.store(false, Ordering::Release);
-                Ok(())
+                self.try_out();
+                self.pipe.write()
             }
             // What comes back may stand behind much else. While that flows in, it has as long again.
             Some(trial) if self.heard.elapsed() < SILENCE && trial.began.elapsed() < 2 * TRIAL => {
@@ -344,7 +349,19 @@ impl<'a> Link<'a> {
             trial.publishing = None;
             trial.published = receivers;
         }
+        self.shorten();
         Ok(())
+    }
+
+    /// A trial whose payload Redis has not taken shows nothing, however long it is waited for.
+    fn shorten(&mut self) {
+        if let Some(trial) = &mut self.trial
+            && trial.ponged
+            && trial.publishing.is_none()
+            && trial.published.is_none()
+        {
+            trial.end = trial.end.min(Instant::now() + AGAIN);
+        }
     }
 }
 
