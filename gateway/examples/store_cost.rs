@@ -2,8 +2,10 @@
 //! of a batch:
 //!
 //! ```text
-//! cargo run --release --example store_cost redis://127.0.0.1:6379 <process id of redis-server> [rooms [batch]]
+//! cargo run --release --example store_cost redis://127.0.0.1:6379 <process id of redis-server> [rooms [batch [plain]]]
 //! ```
+//!
+//! `plain`: the messages have no command ids, so that nothing is looked up or remembered.
 //!
 //! Leaves rooms named `cost-…` behind, for a day.
 #![allow(
@@ -16,11 +18,11 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use roomgate::store::{
-    EventSink, Join, Op, Store, StoreLimits,
+    CommandKey, EventSink, Join, Op, Store, StoreLimits,
     redis::{RedisConfig, RedisStore, Secret},
 };
 use roomgate_shared::{
-    ids::{ConnectionId, NodeId, RoomId, UserId},
+    ids::{CommandId, ConnectionId, NodeId, RoomId, UserId},
     protocol::event::message_tail,
 };
 
@@ -70,6 +72,7 @@ async fn main() {
         };
         store.apply(room, vec![Op::Join(join)]).await.unwrap();
     }
+    let plain = std::env::args().nth(5).is_some();
     for side in std::env::args()
         .nth(3)
         .map_or(vec![50, 8, 1], |n| vec![n.parse().unwrap()])
@@ -85,12 +88,17 @@ async fn main() {
             for room in rooms.iter().take(side) {
                 let (room, store, user, tail) = (room.clone(), store.clone(), user.clone(), tail.clone());
                 tasks.spawn(async move {
-                    for _ in 0..calls {
-                        let op = Op::MessageSend {
+                    for call in 0..calls {
+                        let op = |k| Op::MessageSend {
                             by: user.clone(),
+                            key: (!plain).then(|| CommandKey {
+                                id: CommandId::new(format!("k{side}-{size}-{call}-{k}")).unwrap(),
+                                fingerprint: 0,
+                            }),
                             tail: tail.clone(),
                         };
-                        for reply in store.apply(&room, vec![op; size]).await.unwrap() {
+                        let ops = (0..size).map(op).collect();
+                        for reply in store.apply(&room, ops).await.unwrap().replies {
                             reply.unwrap();
                         }
                     }

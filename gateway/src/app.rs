@@ -32,9 +32,8 @@ use crate::{
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client's message may take to arrive: 1 MiB in half a minute is 280 kbit/s.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often the recorder of metrics tidies up, and rooms are compared with the store.
+/// How often the recorder of metrics tidies up.
 const UPKEEP: Duration = Duration::from_secs(5);
-const CHECK_HEADS: Duration = Duration::from_secs(60);
 
 /// Why a gateway did not start, or ended. One line each.
 #[derive(Debug, thiserror::Error)]
@@ -170,7 +169,7 @@ impl App {
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         let (close, closing) = watch::channel(None);
         let serving = tokio::spawn(http::serve(self.listener, self.server, closing));
-        let upkeep = tokio::spawn(upkeep(self.health.clone(), self.rooms.clone()));
+        let upkeep = tokio::spawn(upkeep(self.health.clone()));
         let booted = async {
             match &self.redis {
                 Some((store, wait)) => store.boot(*wait).await,
@@ -213,16 +212,10 @@ impl App {
     }
 }
 
-async fn upkeep(health: Arc<Health>, rooms: Arc<Rooms>) {
+async fn upkeep(health: Arc<Health>) {
     let mut turn = tokio::time::interval(UPKEEP);
-    let mut checks = tokio::time::interval_at(tokio::time::Instant::now() + CHECK_HEADS, CHECK_HEADS);
     loop {
-        tokio::select! {
-            _ = turn.tick() => health.upkeep(),
-            _ = checks.tick() => {
-                let rooms = rooms.clone();
-                tokio::spawn(async move { rooms.check_heads().await });
-            }
-        }
+        turn.tick().await;
+        health.upkeep();
     }
 }

@@ -75,6 +75,12 @@ metrics! {
     gaps: Counter = "roomgate_gaps_total";
     /// Times that a room's missed events were fetched from the store's log, once for all its members here.
     repairs: Counter = "roomgate_repairs_total";
+    /// Connections that came back and were given what they missed from this node's memory.
+    resumes_kept: Counter = "roomgate_resumes_kept_total";
+    /// Connections that came back and were given what they missed from the store's log.
+    resumes_log: Counter = "roomgate_resumes_log_total";
+    /// Commands that had happened before, and were answered as then.
+    duplicates: Counter = "roomgate_duplicate_commands_total";
     /// Fresh pictures given to members of a room whose past could not be continued.
     resyncs: Counter = "roomgate_resyncs_total";
     /// Payloads on a room's channel that no gateway of this version writes.

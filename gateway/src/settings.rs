@@ -132,6 +132,11 @@ pub struct StoreSettings {
     /// Bytes of events that a room's log keeps.
     #[arg(long, env = "LOG_BYTES", default_value = "8388608", value_name = "BYTES", value_parser = range(1_024, 1_073_741_824))]
     pub log_bytes: u64,
+
+    /// Seconds that a room remembers which commands have happened, so that one that is sent again under its id does not
+    /// happen twice.
+    #[arg(long, env = "COMMAND_DEDUPE_SECONDS", default_value = "600", value_name = "SECONDS", value_parser = range(1, 86_400))]
+    pub command_dedupe_seconds: u64,
 }
 
 /// Where rooms are kept.
@@ -285,6 +290,7 @@ impl Settings {
             log_age: Duration::from_secs(self.store.log_seconds),
             log_bytes: self.store.log_bytes,
             active_ttl: Duration::from_secs(self.store.redis_ttl_active_room),
+            dedupe: Duration::from_secs(self.store.command_dedupe_seconds),
             ..Default::default()
         }
     }

@@ -112,10 +112,10 @@ async fn a_connection_with_much_under_way_is_answered_in_full() {
     let mut client = cluster.client(0, "a").await;
     client.ack("join", "r", json!({})).await;
     // Far more than may wait for the store at once: the gateway stops reading and goes on.
-    let batch: Vec<_> = (0..64)
-        .map(|i| json!({"id": format!("b{i}"), "type": "broadcast", "room": "r", "data": {"event": "e", "payload": "x".repeat(300)}}))
-        .collect();
-    for _ in 0..40 {
+    for round in 0..40 {
+        let batch: Vec<_> = (0..64)
+            .map(|i| json!({"id": format!("b{round}-{i}"), "type": "broadcast", "room": "r", "data": {"event": "e", "payload": "x".repeat(300)}}))
+            .collect();
         client.send_text(json!(batch).to_string()).await;
     }
     let (mut acks, mut last) = (0, 1);

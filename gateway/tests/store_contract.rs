@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "store_contract/commands.rs"]
+mod commands;
 #[path = "store_contract/events.rs"]
 mod events;
 #[path = "store_contract/harness.rs"]
@@ -25,6 +27,8 @@ mod property;
 mod redis_faults;
 #[path = "support/redis_server.rs"]
 mod redis_server;
+#[path = "store_contract/rollback.rs"]
+mod rollback;
 #[path = "store_contract/state.rs"]
 mod state;
 
@@ -51,6 +55,10 @@ macro_rules! contract {
                     the_log_is_bounded_by_number, the_log_is_bounded_by_bytes, the_log_is_bounded_by_age;
                 events: a_confirmed_subscription_brings_all_that_follows, signals_pass_without_a_trace,
                     only_subscribed_rooms_are_heard, many_subscriptions_at_once, nodes_agree_on_one_order;
+                commands: a_command_that_comes_again_is_answered_as_before, a_command_may_stand_twice_in_a_batch,
+                    other_nodes_remember_too, an_id_stands_for_one_command, a_refusal_is_not_remembered,
+                    many_commands_at_once_are_remembered, commands_are_forgotten_after_their_time,
+                    heads_tell_where_rooms_stand;
                 property: replaying_events_gives_the_picture;
             }
         }

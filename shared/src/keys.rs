@@ -7,9 +7,9 @@ use crate::ids::RoomId;
 pub const ROOMS: &str = "rooms";
 
 /// Number of keys in [`room`].
-pub const ROOM_KEYS: usize = 9;
+pub const ROOM_KEYS: usize = 10;
 
-/// The keys of one room, in the order in which the room function takes them as `KEYS`.
+/// The keys of one room.
 ///
 /// | index | key | type | holds |
 /// |---|---|---|---|
@@ -20,11 +20,21 @@ pub const ROOM_KEYS: usize = 9;
 /// | 4 | `room:{id}:messages` | zset | message id by ms |
 /// | 5 | `room:{id}:message` | hash | message id → JSON message |
 /// | 6 | `room:{id}:log` | zset | event text by `seq` |
-/// | 7 | `room:{id}:commands` | – | remembered answers |
-/// | 8 | `room:{id}:events` | channel | not a key: passed along so that it is named in one place |
+/// | 7 | `room:{id}:commands:0` | hash | user and command id → what the command did, of windows of time with an even number |
+/// | 8 | `room:{id}:commands:1` | hash | the same of odd ones |
+/// | 9 | `room:{id}:events` | channel | not a key: passed along so that it is named in one place |
 pub fn room(id: &RoomId) -> [String; ROOM_KEYS] {
     [
-        "meta", "state", "users", "seen", "messages", "message", "log", "commands", "events",
+        "meta",
+        "state",
+        "users",
+        "seen",
+        "messages",
+        "message",
+        "log",
+        "commands:0",
+        "commands:1",
+        "events",
     ]
     .map(|part| format!("room:{{{id}}}:{part}"))
 }
@@ -48,7 +58,7 @@ mod tests {
         let id = RoomId::new("a:b~c").unwrap();
         assert_eq!(events_channel(&id), "room:{a:b~c}:events");
         assert_eq!(room_of_channel(&events_channel(&id)), Some("a:b~c"));
-        assert_eq!(room(&id)[8], events_channel(&id));
+        assert_eq!(room(&id)[9], events_channel(&id));
         for other in ["rooms", "room:{a}:meta", "room:a:events", "probe:gw-1"] {
             assert_eq!(room_of_channel(other), None);
         }

@@ -2,11 +2,12 @@
 //
 // The client knows frames, not rooms. After each `onWelcome` its user joins again and then calls `ready()`;
 // durable commands (those the server remembers by id) wait for that, and the unanswered are sent again with
-// the id they had.
+// the id they had. So are those that the server could not carry out now, when it says that they may be.
 
 import { afterClose } from './closing.js';
 
 const ANSWER_MS = 10_000;
+const RETRY_MS = 1_000;
 // The server remembers command ids for 10 minutes. Giving up well before means that none can happen twice.
 const DURABLE_MS = 120_000;
 const PING_MS = 5_000;
@@ -36,6 +37,7 @@ export class Client {
   #on;
   #socket = null;
   #ready = false;
+  #holding = 0;
   #pending = new Map();
   #attempts = 0;
   #welcomedAt = 0;
@@ -71,6 +73,8 @@ export class Client {
   /** The rooms are joined again: what waited and what was unanswered goes out, in its order. */
   ready() {
     this.#ready = true;
+    clearTimeout(this.#holding);
+    this.#holding = 0;
     for (const entry of this.#pending.values()) if (entry.durable && !entry.sent) this.#transmit(entry);
   }
 
@@ -84,7 +88,7 @@ export class Client {
 
       const entry = { frame: { id, type, room, data }, durable, resolve, reject, deadline: Date.now() + DURABLE_MS };
       this.#pending.set(id, entry);
-      if (this.#ready || !durable) this.#transmit(entry);
+      if ((this.#ready && !this.#holding) || !durable) this.#transmit(entry);
       else this.#expireIn(entry, DURABLE_MS);
     });
   }
@@ -99,6 +103,18 @@ export class Client {
     clearTimeout(entry.timer);
     const silent = { code: 'no_answer', message: 'The gateway did not answer in time.', retryable: true };
     entry.timer = setTimeout(() => this.#settle(entry.frame.id, 'reject', new CommandError(silent)), ms);
+  }
+
+  /** Whether a refused command goes out again by itself: what is written meanwhile waits behind it. */
+  #retries(id, { retryable, retryAfterMs = RETRY_MS }) {
+    const entry = this.#pending.get(id);
+    // Half as long again at most, so that many do not come at once.
+    const wait = retryAfterMs * (1 + Math.random() / 2);
+    if (!retryable || !entry?.durable || Date.now() + wait > entry.deadline) return false;
+    entry.sent = false;
+    this.#expireIn(entry, entry.deadline - Date.now());
+    if (this.#ready && !this.#holding) this.#holding = setTimeout(() => this.ready(), wait);
+    return true;
   }
 
   /** False when nothing waits for this id (it was given up, or the frame answers no command). */
@@ -132,6 +148,7 @@ export class Client {
     }
     if (frame?.type === 'welcome') return this.#welcome(frame.data ?? {});
     if (frame?.type === 'ack' || frame?.type === 'pong') return this.#settle(frame.id, 'resolve', frame.data ?? {});
+    if (frame?.type === 'error' && this.#retries(frame.id, frame.data ?? {})) return;
     if (frame?.type === 'error' && this.#settle(frame.id, 'reject', new CommandError(frame.data))) return;
     if (typeof frame?.type === 'string') this.#on.onFrame(frame);
   }
@@ -167,7 +184,7 @@ export class Client {
   #lost(code, reason) {
     clearTimeout(this.#timer);
     this.#socket = null;
-    this.#ready = false;
+    this.#unready();
     if (this.#welcomedAt && Date.now() - this.#welcomedAt >= SETTLED_MS) this.#attempts = 0;
     this.#welcomedAt = 0;
 
@@ -189,11 +206,17 @@ export class Client {
     removeEventListener('online', this.#online);
     const socket = this.#socket;
     this.#socket = null;
-    this.#ready = false;
+    this.#unready();
     if (code) socket?.close(code);
     this.#setPhase(phase);
     const error = new CommandError({ code: 'stopped', message: 'The connection was closed.' });
     for (const id of [...this.#pending.keys()]) this.#settle(id, 'reject', error);
+  }
+
+  #unready() {
+    this.#ready = false;
+    clearTimeout(this.#holding);
+    this.#holding = 0;
   }
 
   #setPhase(phase) {

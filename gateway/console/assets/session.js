@@ -151,7 +151,8 @@ export class Session {
     const { epoch, seq } = this.room;
     try {
       const answer = await this.#command('join', { presence, ...(epoch && { since: { epoch, seq } }) });
-      if (!answer.recovered) this.#replace(answer);
+      if (answer.recovered) this.room.epoch = answer.epoch;
+      else this.#replace(answer);
       this.lastJoin = answer.recovered ? `recovered, ${answer.missed} missed` : `fresh (${answer.reason ?? 'new'})`;
       this.#note('join', { recovered: answer.recovered, reason: answer.reason, missed: answer.missed, seq: answer.seq });
       this.#client.ready();
@@ -209,6 +210,8 @@ export class Session {
         return this.#error(frame.data ?? {});
       case 'status':
         this.redis = frame.data?.redis ?? 'ok';
+        // Redis was started anew and has lost nothing of what is here: the room has another name for the same past.
+        if (frame.data?.epoch) this.room.epoch = frame.data.epoch;
         return this.#tell.changed('connection');
       case 'resync':
         this.#replace(frame.data ?? {});

@@ -7,6 +7,7 @@ mod client;
 mod frame;
 mod membership;
 mod outbox;
+mod recent;
 mod room;
 
 use std::{
@@ -26,7 +27,8 @@ pub use self::{
     frame::{close_frame, message_frame, ping_frame, pong_frame, text_frame},
     membership::Membership,
     outbox::{Closing, Outbox},
-    room::{LocalRoom, Repair},
+    recent::RecentBytes,
+    room::{Entry, Kept, LocalRoom, Repair},
 };
 use crate::{metrics::metrics, store::EventSink};
 
@@ -37,18 +39,28 @@ const SHARDS: usize = 16;
 pub struct Hub {
     shards: [Mutex<HashMap<RoomId, Arc<LocalRoom>>>; SHARDS],
     hasher: RandomState,
-    repairs: mpsc::UnboundedSender<Arc<LocalRoom>>,
+    repairs: mpsc::UnboundedSender<RepairRequest>,
+    recent: Arc<RecentBytes>,
+}
+
+/// What the hub asks of whoever repairs rooms.
+pub enum RepairRequest {
+    /// This room lacks events: give its members what it missed.
+    Room(Arc<LocalRoom>),
+    /// Any room may lack events: see which do.
+    All,
 }
 
 impl Hub {
     /// A hub, and the channel on which it asks for repairs: each room comes once until [`LocalRoom::repair`] has been
-    /// called for it, so the channel holds at most as many entries as there are rooms here.
-    pub fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<Arc<LocalRoom>>) {
+    /// called for it, so the channel holds at most as many entries as there are rooms here, and those of interruptions.
+    pub fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<RepairRequest>) {
         let (repairs, requests) = mpsc::unbounded_channel();
         let hub = Self {
             shards: Default::default(),
             hasher: RandomState::new(),
             repairs,
+            recent: Arc::default(),
         };
         (Arc::new(hub), requests)
     }
@@ -57,12 +69,12 @@ impl Hub {
         &self.shards[self.hasher.hash_one(room) as usize % SHARDS]
     }
 
-    /// Adds a room without members. Called by the room's queue, before it subscribes.
-    pub fn open(&self, room: Arc<LocalRoom>) {
-        self.shard(room.id().as_str())
-            .lock()
-            .insert(room.id().clone(), room);
+    /// Adds a room without members. Called before the room's queue subscribes.
+    pub fn open(&self, id: RoomId) -> Arc<LocalRoom> {
+        let room = Arc::new(LocalRoom::new(id.clone(), self.recent.clone()));
+        self.shard(id.as_str()).lock().insert(id, room.clone());
         metrics().rooms.increment(1.0);
+        room
     }
 
     /// Removes a room. Called by the room's queue, when nobody is in it and nothing is under way.
@@ -84,7 +96,7 @@ impl Hub {
     pub fn request_repair(&self, room: &Arc<LocalRoom>) {
         if room.begin_repair() {
             // The receiver lives as long as the gateway; after it nobody needs a repair.
-            let _ = self.repairs.send(room.clone());
+            let _ = self.repairs.send(RepairRequest::Room(room.clone()));
         }
     }
 }
@@ -107,8 +119,6 @@ impl EventSink for Hub {
     }
 
     fn interrupted(&self) {
-        for room in self.rooms() {
-            self.request_repair(&room);
-        }
+        let _ = self.repairs.send(RepairRequest::All);
     }
 }

@@ -10,17 +10,22 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use roomgate_shared::{
     ids::{ConnectionId, RoomId},
-    protocol::command::Since,
+    protocol::{command::Since, event::epoch_text},
 };
+use tokio::time::Instant;
 
 use super::{
     client::Client,
     frame::{frame_len, text_frames},
     membership::Membership,
+    recent::{Recent, RecentBytes},
 };
 use crate::{
     metrics::metrics,
-    store::payload::{self, Payload},
+    store::{
+        Tail,
+        payload::{self, Payload},
+    },
 };
 
 /// Most bytes of events kept while a room is repaired: the store's log has them, too.
@@ -46,6 +51,9 @@ struct Inner {
     /// The epoch and the last `seq` that the members have, empty and 0 before the first member.
     epoch: Box<str>,
     last: u64,
+    /// The last `seq` that somebody here was told by an answer: its event may still be on its way.
+    acknowledged: u64,
+    recent: Recent,
     /// A comparison with the store is asked for or under way: events are held, not given.
     repairing: bool,
     /// Joins or a repair wait for the store: what arrives is kept for them.
@@ -71,16 +79,41 @@ struct Held {
     events: Chunk,
 }
 
+/// What a connection that enters is given; see [`LocalRoom::enter`].
+#[derive(Default)]
+pub struct Entry<'a> {
+    /// The room's epoch.
+    pub epoch: &'a str,
+    /// The point of the picture.
+    pub seq: u64,
+    /// The answer's frame, or nothing.
+    pub answer: Bytes,
+    /// Frames of events that this node had kept, in order.
+    pub kept: &'a [Bytes],
+    /// Texts of the events that follow, up to `seq`.
+    pub missed: &'a [Bytes],
+}
+
+/// What this node has kept of a connection's past; see [`LocalRoom::kept`].
+pub struct Kept {
+    /// Up to here it has what this node has.
+    pub at: Since,
+    /// Frames of the events up to there.
+    pub frames: Vec<Bytes>,
+    /// How many events they are.
+    pub count: u64,
+}
+
 /// Consecutive events as frames in one piece of memory.
 #[derive(Clone)]
-struct Chunk {
+pub(super) struct Chunk {
     first: u64,
     count: u64,
     frames: Bytes,
 }
 
 impl Chunk {
-    fn new<'a>(first: u64, events: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> Self {
+    pub(super) fn new<'a>(first: u64, events: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> Self {
         Self {
             first,
             count: events.len() as u64,
@@ -88,13 +121,23 @@ impl Chunk {
         }
     }
 
+    /// `seq` of the first event.
+    pub(super) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Bytes of the frames.
+    pub(super) fn bytes(&self) -> usize {
+        self.frames.len()
+    }
+
     /// `seq` of the last event, or of the one before `first` where there is none.
-    fn last(&self) -> u64 {
+    pub(super) fn last(&self) -> u64 {
         self.first + self.count - 1
     }
 
     /// The frames of the events after `seq`, if there are any.
-    fn after(&self, seq: u64) -> Option<Bytes> {
+    pub(super) fn after(&self, seq: u64) -> Option<Bytes> {
         if self.count == 0 || seq >= self.last() {
             return None;
         }
@@ -107,12 +150,14 @@ impl Chunk {
 }
 
 impl LocalRoom {
-    /// A room without members.
-    pub fn new(id: RoomId) -> Self {
+    /// A room without members. `recent` counts what all rooms of the node keep.
+    pub fn new(id: RoomId, recent: Arc<RecentBytes>) -> Self {
         let inner = Inner {
             members: Vec::new(),
             epoch: Box::default(),
             last: 0,
+            acknowledged: 0,
+            recent: Recent::new(recent),
             repairing: false,
             holding: false,
             held: Vec::new(),
@@ -142,6 +187,50 @@ impl LocalRoom {
             epoch: inner.epoch.to_string(),
             seq: inner.last,
         })
+    }
+
+    /// What to ask the store: where the members stand, and what is known of the room; `None` before the first member.
+    pub fn tail(&self) -> Option<Tail> {
+        let inner = self.inner.lock();
+        (!inner.epoch.is_empty()).then(|| Tail {
+            since: Since {
+                epoch: inner.epoch.to_string(),
+                seq: inner.last,
+            },
+            ts: inner.recent.ts(inner.last),
+            known: inner.last.max(inner.acknowledged),
+        })
+    }
+
+    /// Somebody here was told of the event `seq` by an answer.
+    pub fn acknowledged(&self, epoch: &[u8], seq: u64) {
+        let mut inner = self.inner.lock();
+        if inner.epoch.as_bytes() == epoch {
+            inner.acknowledged = inner.acknowledged.max(seq);
+        }
+    }
+
+    /// What this node has kept for a connection that comes back and has everything up to `since`; `None` where that
+    /// does not reach to where the members here stand.
+    pub fn kept(&self, since: &Since) -> Option<Kept> {
+        let inner = self.inner.lock();
+        if inner.repairing || inner.members.is_empty() || *inner.epoch != *since.epoch {
+            return None;
+        }
+        let frames = inner.recent.after(since.seq, inner.last)?;
+        Some(Kept {
+            at: Since {
+                epoch: since.epoch.clone(),
+                seq: inner.last,
+            },
+            frames,
+            count: inner.last - since.seq,
+        })
+    }
+
+    /// Lets go of events that are too old to be of use to a crowd.
+    pub fn let_go(&self) {
+        self.inner.lock().recent.let_go(Instant::now());
     }
 
     /// Whether a connection is in the room.
@@ -191,32 +280,39 @@ impl LocalRoom {
         }
     }
 
-    /// Enters `client`, whose picture of the room is at `seq` of `epoch`, or renews its place. It gets `answer`, then
-    /// `missed`, then what has arrived since the picture. Called between `hold` and `release`.
-    pub fn enter(
-        &self,
-        client: Arc<Client>,
-        membership: Arc<Membership>,
-        epoch: &str,
-        seq: u64,
-        answer: Bytes,
-        missed: &[Bytes],
-    ) -> Repair {
+    /// Enters `client`, whose picture of the room is at `seq` of `epoch`, or renews its place. It gets the answer, then
+    /// what it missed, then what has arrived since the picture. Called between `hold` and `release`.
+    pub fn enter(&self, client: Arc<Client>, membership: Arc<Membership>, entry: Entry<'_>) -> Repair {
+        let Entry {
+            epoch,
+            seq,
+            answer,
+            kept,
+            missed,
+        } = entry;
         let mut guard = self.inner.lock();
         let inner = &mut *guard;
         let outbox = &client.outbox;
         if !answer.is_empty() {
             outbox.push_answer(answer);
         }
-        if !missed.is_empty() {
-            outbox.push_answer(text_frames(missed.iter().map(Bytes::as_ref)));
+        for frames in kept {
+            outbox.push_answer(frames.clone());
+        }
+        let missed = Chunk::new(
+            seq + 1 - (missed.len() as u64).min(seq),
+            missed.iter().map(Bytes::as_ref),
+        );
+        if let Some(frames) = missed.after(0) {
+            outbox.push_answer(frames);
         }
         let mut repair = Repair::NotNeeded;
         let mut from = seq;
         if inner.members.is_empty() {
-            inner.epoch = epoch.into();
-            inner.last = seq;
-            inner.repairing = false;
+            inner.start(epoch, seq);
+            if missed.count > 0 {
+                inner.recent.push(missed, Instant::now());
+            }
         } else if *inner.epoch != *epoch {
             // The members here live in another past: each is to be told by a picture of its own.
             repair = Repair::Needed;
@@ -321,15 +417,19 @@ impl LocalRoom {
         !std::mem::replace(&mut inner.repairing, true)
     }
 
-    /// Ends a repair: `missed` are the events after `since`; then what arrived meanwhile follows. [`Repair::Needed`] where
+    /// Ends a repair: `missed` are the events after `since`, in `epoch`, which may have taken the place of that of `since`:
+    /// the members are told so, and go on. Then what arrived meanwhile follows. [`Repair::Needed`] where
     /// a hole remains. What was held and still does not fit although the store has nothing more (another epoch's, or
     /// nobody's) is dropped: were it the room's after all, the next event would show a hole again.
-    pub fn repair(&self, since: &Since, missed: &[Bytes]) -> Repair {
+    pub fn repair(&self, since: &Since, epoch: &str, missed: &[Bytes]) -> Repair {
         let mut inner = self.inner.lock();
         inner.repairing = false;
         let before = inner.last;
+        if *inner.epoch == *since.epoch && *since.epoch != *epoch {
+            inner.go_on(&self.id, epoch);
+        }
         let chunk = Chunk::new(since.seq + 1, missed.iter().map(Bytes::as_ref));
-        if inner.give(&since.epoch, &chunk) == Repair::Needed {
+        if inner.give(epoch, &chunk) == Repair::Needed {
             return Repair::Needed;
         }
         let epoch = inner.epoch.clone();
@@ -361,7 +461,7 @@ impl LocalRoom {
     pub fn restart(&self, epoch: &str, seq: u64) {
         let mut inner = self.inner.lock();
         if inner.repairing || *inner.epoch != *epoch {
-            inner.epoch = epoch.into();
+            inner.start(epoch, seq);
             // Who has come in since is there already, perhaps from an earlier point on.
             let here = inner
                 .members
@@ -370,13 +470,31 @@ impl LocalRoom {
                 .map(|member| member.from)
                 .min();
             inner.last = here.map_or(seq, |from| from.min(seq));
-            inner.repairing = false;
             inner.held.retain(|held| *held.epoch == *epoch);
         }
     }
 }
 
 impl Inner {
+    /// The room is at `seq` of `epoch`, whatever was before.
+    fn start(&mut self, epoch: &str, seq: u64) {
+        self.epoch = epoch.into();
+        self.last = seq;
+        self.acknowledged = seq;
+        self.repairing = false;
+        self.recent.clear();
+    }
+
+    /// The room has another epoch, in which all that the members have stands as it was.
+    fn go_on(&mut self, room: &RoomId, epoch: &str) {
+        self.epoch = epoch.into();
+        let text = epoch_text(room, epoch);
+        let frame = text_frames(std::iter::once(text.as_bytes()));
+        for member in self.members.iter().filter(|member| !member.awaits) {
+            member.client.outbox.push(frame.clone());
+        }
+    }
+
     fn durable(&mut self, epoch: &str, chunk: Chunk) -> Repair {
         let repair = if self.repairing {
             Repair::NotNeeded
@@ -442,6 +560,12 @@ impl Inner {
             }
             deliveries += chunk.last() - known;
         }
+        let given = Chunk {
+            first: last + 1,
+            count: chunk.last() - last,
+            frames,
+        };
+        self.recent.push(given, Instant::now());
         metrics().deliveries.increment(deliveries);
         Repair::NotNeeded
     }

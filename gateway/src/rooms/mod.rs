@@ -11,20 +11,19 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     sync::Arc,
-    time::Duration,
 };
 
 use parking_lot::Mutex;
 use roomgate_shared::{
     ids::{CommandId, NodeId, RoomId},
-    protocol::{CommandType, command::Since},
+    protocol::CommandType,
 };
 use tokio::{sync::mpsc, time::Instant};
 
 use self::queue::RoomQueue;
 use crate::{
-    hub::{Client, Hub, LocalRoom, Membership},
-    store::{Op, SharedStore},
+    hub::{Client, Hub, Kept, Membership, RepairRequest},
+    store::{Op, SharedStore, Tail},
 };
 
 const SHARDS: usize = 16;
@@ -49,8 +48,8 @@ pub enum Origin {
         id: Option<CommandId>,
         /// The command's type.
         kind: CommandType,
-        /// A join of a room that the connection is in, without `since`: set by the queue.
-        again: bool,
+        /// What the queue knows of a join without the store.
+        join: Known,
         /// When the command was read.
         received: Instant,
         /// What it takes of the connection's allowance ([`Client::begin`]) until it is answered.
@@ -77,8 +76,20 @@ pub enum Origin {
         /// Its place in the room.
         membership: Arc<Membership>,
     },
-    /// The tail of the room after this, for all its members here.
-    Repair(Since),
+    /// The tail of the room, for all its members here.
+    Repair(Tail),
+}
+
+/// What is known of a join before the store has answered.
+#[derive(Default)]
+pub enum Known {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The connection is in the room, and has what this node has.
+    In,
+    /// This node has kept what the connection missed.
+    Kept(Box<Kept>),
 }
 
 impl Origin {
@@ -103,7 +114,7 @@ impl Rooms {
         hub: Arc<Hub>,
         store: SharedStore,
         node: NodeId,
-        repairs: mpsc::UnboundedReceiver<Arc<LocalRoom>>,
+        repairs: mpsc::UnboundedReceiver<RepairRequest>,
     ) -> Arc<Self> {
         let rooms = Arc::new(Self {
             shards: Default::default(),
@@ -129,11 +140,9 @@ impl Rooms {
     /// while a call for the room is under way go together in the next one.
     pub fn submit(self: &Arc<Self>, room: &RoomId, work: Work) {
         let mut shard = self.shard(room).lock();
-        let queue = shard.entry(room.clone()).or_insert_with(|| {
-            let local = Arc::new(LocalRoom::new(room.clone()));
-            self.hub.open(local.clone());
-            Arc::new(RoomQueue::new(local))
-        });
+        let queue = shard
+            .entry(room.clone())
+            .or_insert_with(|| Arc::new(RoomQueue::new(self.hub.open(room.clone()))));
         if queue.push(work) {
             tokio::spawn(queue::run(self.clone(), queue.clone()));
         }
@@ -163,18 +172,5 @@ impl Rooms {
         }
         self.hub.close(room);
         true
-    }
-
-    /// Compares every open room with the store, some at a time: what a lost payload would leave behind at the end of a
-    /// room's events is found, and the life of rooms with members is renewed. Called from time to time.
-    pub async fn check_heads(self: &Arc<Self>) {
-        const AT_ONCE: usize = 64;
-        const PAUSE: Duration = Duration::from_millis(20);
-        for rooms in self.hub.rooms().chunks(AT_ONCE) {
-            for local in rooms {
-                repair::ask(self, local);
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
     }
 }

@@ -21,16 +21,17 @@ use roomgate_shared::{
 };
 use tokio::time::Instant;
 
-use super::{Origin, Rooms, Work, repair};
+use super::{Known, Origin, Rooms, Work, repair};
 use crate::{
-    hub::{Client, LocalRoom, Membership, Repair, text_frame},
+    hub::{Client, Entry, Kept, LocalRoom, Membership, Repair, text_frame},
     metrics::metrics,
-    store::{Done, Joined, Op, Refusal, Reply, StoreError},
+    store::{Applied, Done, Joined, Op, Refusal, Reply, StoreError},
 };
 
 /// Most operations in one call of the store: a call blocks Redis for its length, some 3 µs an operation.
 const MAX_BATCH_OPS: usize = 256;
-/// Most of them whose answers may be large: pages and pictures, of some 2 MiB at most each.
+/// Most of them whose answers may be large: pages and pictures, of some 2 MiB at most each. A join whose past this node
+/// has kept counts for a quarter: its answer is short unless the room has changed its epoch.
 const MAX_BATCH_READS: usize = 32;
 
 /// Pause before what must reach the store is tried again.
@@ -97,12 +98,19 @@ impl RoomQueue {
             let Some(mut work) = state.works.pop_front() else {
                 break;
             };
+            // A tail is the first of its batch.
+            if matches!(work.op, Op::Tail(_)) && !ops.is_empty() {
+                state.works.push_front(work);
+                break;
+            }
+            let kept = self.kept(&work);
             if work.op.answers_at_length() {
-                if reads == MAX_BATCH_READS {
+                let quarters = if kept.is_some() { 1 } else { 4 };
+                if reads + quarters > 4 * MAX_BATCH_READS {
                     state.works.push_front(work);
                     break;
                 }
-                reads += 1;
+                reads += quarters;
             }
             let client = match &work.origin {
                 Origin::Command { client, .. }
@@ -136,18 +144,22 @@ impl RoomQueue {
                 // It has come in meanwhile, or is about to.
                 Origin::Unconfirmed { membership, .. } if membership.counts() => continue,
                 Origin::Command {
-                    membership, again, ..
-                } if membership.is_joined() => {
-                    if let Op::Join(join) = &mut work.op
-                        && join.since.is_none()
-                    {
-                        // It has what this node has, and nothing to be told but so.
-                        join.since = self.local.since();
-                        *again = true;
+                    membership,
+                    join: known,
+                    ..
+                } => {
+                    if let Op::Join(join) = &mut work.op {
+                        if let Some(kept) = kept {
+                            join.since = Some(kept.at.clone());
+                            *known = Known::Kept(Box::new(kept));
+                        } else if membership.is_joined() && join.since.is_none() {
+                            // It has what this node has, and nothing to be told but so.
+                            join.since = self.local.since();
+                            *known = Known::In;
+                        }
                     }
                 }
-                Origin::Command { .. }
-                | Origin::Gone { .. }
+                Origin::Gone { .. }
                 | Origin::Unconfirmed { .. }
                 | Origin::Resync { .. }
                 | Origin::Repair(_) => {}
@@ -156,6 +168,14 @@ impl RoomQueue {
             origins.push(work.origin);
         }
         (ops, origins)
+    }
+
+    /// What this node has kept for a connection that comes back.
+    fn kept(&self, work: &Work) -> Option<Kept> {
+        let (Op::Join(join), Origin::Command { .. }) = (&work.op, &work.origin) else {
+            return None;
+        };
+        self.local.kept(join.since.as_ref()?)
     }
 
     fn refuse(&self, origin: Origin, refusal: Refusal) {
@@ -201,7 +221,10 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
             .map(|(op, origin)| (!origin.is_command()).then(|| op.clone()))
             .collect();
         let repair = match commit(&rooms, &queue, ops).await {
-            Ok(replies) => complete(&rooms, &queue, origins, replies),
+            Ok(applied) => {
+                local.acknowledged(&applied.epoch, applied.seq);
+                complete(&rooms, &queue, origins, applied.replies)
+            }
             Err(error) => {
                 metrics().store_errors.increment(1);
                 report(&local, origins.len(), &error);
@@ -242,7 +265,7 @@ async fn submit_later(rooms: Arc<Rooms>, room: RoomId, works: Vec<Work>) {
 }
 
 /// Sends a batch to the store, the room being subscribed first if somebody enters.
-async fn commit(rooms: &Rooms, queue: &RoomQueue, ops: Vec<Op>) -> Result<Vec<Reply>, StoreError> {
+async fn commit(rooms: &Rooms, queue: &RoomQueue, ops: Vec<Op>) -> Result<Applied, StoreError> {
     let local = &queue.local;
     if ops.iter().any(|op| matches!(op, Op::Join(_))) {
         if !queue.is_subscribed() {
@@ -252,14 +275,14 @@ async fn commit(rooms: &Rooms, queue: &RoomQueue, ops: Vec<Op>) -> Result<Vec<Re
         local.hold();
     }
     let (count, started) = (ops.len(), Instant::now());
-    let replies = rooms.store.apply(local.id(), ops).await;
+    let applied = rooms.store.apply(local.id(), ops).await;
     metrics().store_duration.record(millis(started));
     metrics().batch_size.record(count as f64);
-    match replies {
-        Ok(replies) if replies.len() == count => Ok(replies),
-        Ok(replies) => Err(StoreError::Internal(format!(
+    match applied {
+        Ok(applied) if applied.replies.len() == count => Ok(applied),
+        Ok(applied) => Err(StoreError::Internal(format!(
             "{} replies to {count} operations",
-            replies.len()
+            applied.replies.len()
         ))),
         Err(error) => Err(error),
     }
@@ -311,7 +334,7 @@ fn complete(rooms: &Arc<Rooms>, queue: &RoomQueue, origins: Vec<Origin>, replies
                 membership,
                 id,
                 kind,
-                again,
+                join,
                 received,
                 weight,
             } => {
@@ -319,19 +342,26 @@ fn complete(rooms: &Arc<Rooms>, queue: &RoomQueue, origins: Vec<Origin>, replies
                     membership.end_join();
                 }
                 match reply {
-                    Ok(Done::Joined(joined)) if again && joined.recovered => {
-                        if let Some(id) = &id {
-                            client
-                                .outbox
-                                .push_answer(text_frame(&still_in(local, &client, id, &joined)));
-                        }
-                    }
-                    Ok(done) => {
-                        if command_done(local, &client, &membership, id.as_ref(), kind, done)
+                    Ok(Done::Joined(joined)) => {
+                        if join_done(local, &client, &membership, id.as_ref(), &join, &joined)
                             == Repair::Needed
                         {
                             repair = Repair::Needed;
                         }
+                    }
+                    Ok(Done::Ack(data)) => {
+                        if kind == CommandType::Leave {
+                            local.leave(client.id);
+                        }
+                        answer(&client, id.as_ref(), |id| {
+                            event::ack_text(id, Some(local.id()), &data)
+                        });
+                    }
+                    Ok(Done::Again(data)) => {
+                        metrics().duplicates.increment(1);
+                        answer(&client, id.as_ref(), |id| {
+                            event::duplicate_ack_text(id, local.id(), &data)
+                        });
                     }
                     Err(refusal) if refusal.code == ErrorCode::NotFound && kind != CommandType::Join => {
                         // The room is gone from the store while it has members here. They are to be told by a fresh
@@ -365,24 +395,24 @@ fn complete(rooms: &Arc<Rooms>, queue: &RoomQueue, origins: Vec<Origin>, replies
                             joined.data
                         ))
                     };
-                    local.enter(
-                        client,
-                        membership,
-                        &joined.epoch,
-                        joined.seq,
-                        frame,
-                        &joined.missed,
-                    );
+                    let entry = Entry {
+                        epoch: &joined.epoch,
+                        seq: joined.seq,
+                        answer: frame,
+                        kept: &[],
+                        missed: &joined.missed,
+                    };
+                    local.enter(client, membership, entry);
                 }
-                Ok(Done::Ack(_)) => tracing::error!(room = %local.id(), "an ack for a join"),
+                Ok(Done::Ack(_) | Done::Again(_)) => tracing::error!(room = %local.id(), "an ack for a join"),
                 Err(refusal) => {
                     // It may not come in any more, for example because the room is full.
                     answer_error(&client, None, local, &refusal);
                     local.leave(client.id);
                 }
             },
-            Origin::Repair(since) => {
-                if repair::complete(rooms, local, &since, reply) == Repair::Needed {
+            Origin::Repair(tail) => {
+                if repair::complete(rooms, local, &tail, reply) == Repair::Needed {
                     repair = Repair::Needed;
                 }
             }
@@ -391,53 +421,66 @@ fn complete(rooms: &Arc<Rooms>, queue: &RoomQueue, origins: Vec<Origin>, replies
     repair
 }
 
-fn command_done(
+/// Enters a connection whose join the store has answered.
+fn join_done(
     local: &Arc<LocalRoom>,
     client: &Arc<Client>,
     membership: &Arc<Membership>,
     id: Option<&CommandId>,
-    kind: CommandType,
-    done: Done,
+    known: &Known,
+    joined: &Joined,
 ) -> Repair {
-    match done {
-        Done::Joined(Joined {
-            epoch,
-            seq,
-            data,
-            missed,
-            ..
-        }) => {
-            let ack = id.map_or_else(Bytes::new, |id| {
-                text_frame(&event::ack_text(id, Some(local.id()), &data))
+    let Joined {
+        epoch,
+        seq,
+        data,
+        missed,
+        recovered,
+    } = joined;
+    let mut entry = Entry {
+        epoch,
+        seq: *seq,
+        missed,
+        ..Entry::default()
+    };
+    let resumed = |seq: u64, missed: u64| {
+        let you = data.find(r#","you":"#).map_or("}", |at| &data[at..]);
+        format!(r#"{{"epoch":"{epoch}","seq":{seq},"recovered":true,"missed":{missed}{you}"#)
+    };
+    let own;
+    let data = match known {
+        Known::In if *recovered => {
+            // Where it stands, and nothing missed.
+            let at = local.position(client.id).unwrap_or(*seq);
+            answer(client, id, |id| {
+                event::ack_text(id, Some(local.id()), &resumed(at, 0))
             });
-            local.enter(client.clone(), membership.clone(), &epoch, seq, ack, &missed)
+            return Repair::NotNeeded;
         }
-        Done::Ack(data) => {
-            if kind == CommandType::Leave {
-                local.leave(client.id);
-            }
-            if let Some(id) = id {
-                client
-                    .outbox
-                    .push_answer(text_frame(&event::ack_text(id, Some(local.id()), &data)));
-            }
-            Repair::NotNeeded
+        Known::Kept(kept) if *recovered => {
+            metrics().resumes_kept.increment(1);
+            entry.kept = &kept.frames;
+            own = resumed(*seq, kept.count + missed.len() as u64);
+            &own
         }
+        Known::Nothing | Known::In | Known::Kept(_) => {
+            if *recovered {
+                metrics().resumes_log.increment(1);
+            }
+            data
+        }
+    };
+    if let Some(id) = id {
+        entry.answer = text_frame(&event::ack_text(id, Some(local.id()), data));
     }
+    local.enter(client.clone(), membership.clone(), entry)
 }
 
-/// The answer to a join of a room that the connection is in: where it stands, and nothing missed.
-fn still_in(local: &LocalRoom, client: &Client, id: &CommandId, joined: &Joined) -> String {
-    let seq = local.position(client.id).unwrap_or(joined.seq);
-    let you = joined
-        .data
-        .find(r#","you":"#)
-        .map_or("}", |at| &joined.data[at..]);
-    let data = format!(
-        r#"{{"epoch":"{}","seq":{seq},"recovered":true,"missed":0{you}"#,
-        joined.epoch
-    );
-    event::ack_text(id, Some(local.id()), &data)
+/// Answers a command that has an id.
+fn answer(client: &Client, id: Option<&CommandId>, text: impl FnOnce(&CommandId) -> String) {
+    if let Some(id) = id {
+        client.outbox.push_answer(text_frame(&text(id)));
+    }
 }
 
 fn answer_error(client: &Client, id: Option<&CommandId>, local: &LocalRoom, refusal: &Refusal) {

@@ -20,8 +20,8 @@ use tokio::time::Instant;
 use crate::{
     hub::{Client, Closing, MIN_WEIGHT, Membership, READ_WEIGHT, text_frame},
     metrics::metrics,
-    rooms::{Origin, Rooms, Work},
-    store::{Op, SharedStore},
+    rooms::{Known, Origin, Rooms, Work},
+    store::{CommandKey, Op, SharedStore},
 };
 
 /// Malformed frames within [`MALFORMED_WINDOW`] that end a connection.
@@ -182,9 +182,13 @@ impl Session {
         if membership.is_none() && kind != CommandType::Join {
             return self.refuse(id, Some(&room), ErrorCode::NotJoined, "join the room first");
         }
+        let key = id.filter(|_| kind.is_remembered()).map(|id| CommandKey {
+            id: id.clone(),
+            fingerprint: incoming.fingerprint(kind),
+        });
         let op = incoming
             .command(kind)
-            .and_then(|command| commands::operation(self, &room, command));
+            .and_then(|command| commands::operation(self, &room, key, command));
         let op = match op {
             Ok(op) => op,
             Err(refused) => return self.refuse(id, Some(&room), refused.code, &refused.message),
@@ -244,7 +248,7 @@ impl Session {
             membership,
             id,
             kind,
-            again: false,
+            join: Known::Nothing,
             received,
             weight,
         };

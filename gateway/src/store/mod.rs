@@ -10,6 +10,12 @@
 //! - **Order.** A room has one sequence: `seq` from 1, without holes, within an `epoch` that names the room's life. An
 //!   operation that changes durable state takes the next `seq`; presence changes that come together in one batch share
 //!   one. All times are the store's clock, Unix ms.
+//! - **Once.** An operation with a [`CommandKey`] whose user and id are remembered changes nothing: its reply is what the
+//!   first one brought ([`Done::Again`]), or `id_conflict` where the fingerprints differ. What was refused is not
+//!   remembered. Ids are remembered for [`StoreLimits::dedupe`] at least, and forgotten before twice that has passed.
+//! - **Truth about loss.** When the store comes back with less than it had told, the room gets another epoch before
+//!   anything else happens in it. An event up to the last one that was kept is the same in both epochs, so whoever stands
+//!   there goes on ([`Joined::recovered`]); whoever stands behind it is told that its past has ended (`epoch_changed`).
 //! - **State, log and publication agree**: an event is in the log and published exactly if its change was made.
 //! - **Publication.** Durable events of one batch come as one [`payload`] to the [`EventSink`] of every node whose
 //!   subscription to the room is confirmed, the node that applied the batch included; the payloads of a room arrive in the
@@ -28,7 +34,7 @@ use std::{borrow::Cow, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use roomgate_shared::{
-    ids::{ConnectionId, NodeId, RoomId, UserId},
+    ids::{CommandId, ConnectionId, NodeId, RoomId, UserId},
     protocol::{
         codes::ErrorCode,
         command::{Fields, Since},
@@ -51,6 +57,8 @@ pub struct StoreLimits {
     pub active_ttl: Duration,
     /// How long messages are kept.
     pub retention: Duration,
+    /// How long command ids are remembered.
+    pub dedupe: Duration,
     /// Most bytes of a page of messages: a page ends before the message that would pass it, but has one message at least.
     pub page_bytes: usize,
 }
@@ -63,9 +71,19 @@ impl Default for StoreLimits {
             log_bytes: 8 * 1024 * 1024,
             active_ttl: Duration::from_secs(3600),
             retention: Duration::from_secs(24 * 3600),
+            dedupe: Duration::from_secs(600),
             page_bytes: 1024 * 1024,
         }
     }
+}
+
+/// What makes a command happen once, however often it is sent. The user is the operation's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandKey {
+    /// The client's id for it.
+    pub id: CommandId,
+    /// A hash of the command's type and data: another one under the same id is another command.
+    pub fingerprint: u64,
 }
 
 /// One operation on a room.
@@ -90,6 +108,8 @@ pub enum Op {
     PresenceUpdate {
         /// Whose.
         user: UserId,
+        /// The command, if it is to happen once.
+        key: Option<CommandKey>,
         /// Fields to set.
         set: Fields,
         /// Fields to remove.
@@ -106,6 +126,8 @@ pub enum Op {
     StatePatch {
         /// Author.
         by: UserId,
+        /// The command, if it is to happen once.
+        key: Option<CommandKey>,
         /// Fields to set.
         set: Fields,
         /// Fields to remove.
@@ -119,6 +141,8 @@ pub enum Op {
     MessageSend {
         /// Author.
         by: UserId,
+        /// The command, if it is to happen once.
+        key: Option<CommandKey>,
         /// [`message_tail`](roomgate_shared::protocol::event::message_tail) of the message.
         tail: String,
     },
@@ -137,6 +161,8 @@ pub enum Op {
     Broadcast {
         /// Author.
         by: UserId,
+        /// The command, if it is to happen once.
+        key: Option<CommandKey>,
         /// The event's `data`, JSON text.
         data: String,
     },
@@ -154,14 +180,33 @@ pub enum Op {
         limit: usize,
     },
     /// What a node missed: every event after `since`, or a snapshot where the log does not reach. [`Done::Joined`], whose
-    /// `data` lacks `you` and whose `reason` is as in a join.
-    Tail {
-        /// The last event that the node has.
-        since: Since,
-    },
+    /// `data` lacks `you` and whose `reason` is as in a join. Comes first in its batch. What it says is taken for true: a
+    /// tail that knows of an event which the room does not have gives the room another epoch.
+    Tail(Tail),
+}
+
+/// [`Op::Tail`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tail {
+    /// The last event that the node has.
+    pub since: Since,
+    /// `ts` of that event, where it is known: two events with one `seq` differ in it.
+    pub ts: Option<u64>,
+    /// The last event that the node has acknowledged or delivered: `since.seq` or later.
+    pub known: u64,
 }
 
 impl Op {
+    /// The tail after `since`, of a node that knows nothing more.
+    pub fn tail(since: Since) -> Self {
+        let known = since.seq;
+        Op::Tail(Tail {
+            since,
+            ts: None,
+            known,
+        })
+    }
+
     /// Whether the answer may be long: a page or a picture.
     pub fn answers_at_length(&self) -> bool {
         match self {
@@ -169,7 +214,7 @@ impl Op {
             | Op::StateGet { .. }
             | Op::MessageHistory { .. }
             | Op::UsersList { .. }
-            | Op::Tail { .. } => true,
+            | Op::Tail(_) => true,
             Op::Part { .. }
             | Op::PresenceUpdate { .. }
             | Op::StatePatch { .. }
@@ -206,6 +251,8 @@ pub struct Join {
 pub enum Done {
     /// `data` of the `ack`, JSON text.
     Ack(String),
+    /// `data` of the `ack` of a command that has happened before.
+    Again(String),
     /// A join or a tail.
     Joined(Joined),
 }
@@ -249,6 +296,26 @@ impl Refusal {
 
 /// The answer to one operation.
 pub type Reply = Result<Done, Refusal>;
+
+/// The answer to a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// In the order of the operations.
+    pub replies: Vec<Reply>,
+    /// Epoch and `seq` of the room after the batch; empty and 0 without a room.
+    pub epoch: Bytes,
+    /// See `epoch`.
+    pub seq: u64,
+}
+
+/// Where a room stands; see [`Store::heads`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Where the room's events end.
+    pub at: Since,
+    /// Less than half of the room's life is left: a node with members renews it by [`Op::Tail`].
+    pub is_due: bool,
+}
 
 /// Why a whole batch failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -314,7 +381,14 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// The whole batch failed; [`StoreError`] says whether it may have happened.
-    fn apply<'a>(&'a self, room: &'a RoomId, ops: Vec<Op>) -> BoxFuture<'a, Result<Vec<Reply>, StoreError>>;
+    fn apply<'a>(&'a self, room: &'a RoomId, ops: Vec<Op>) -> BoxFuture<'a, Result<Applied, StoreError>>;
+
+    /// Where rooms stand, read in one go, in the order of `rooms`; `None` for a room that is not there. Reads only: a
+    /// room that was rolled back may still have its old epoch, and is given the new one by the next [`Store::apply`].
+    ///
+    /// # Errors
+    /// Of a room whose data is damaged, or of all.
+    fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Vec<Result<Option<Head>, StoreError>>>;
 
     /// Subscribes this node to a room's channel. When the future is done with `Ok`, the store has confirmed it: every
     /// payload published from then on comes to the sink.

@@ -179,6 +179,45 @@ test('what was missed while disconnected is there after coming back', async () =
   assert.match(await bea.textContent('#link-join'), /^recovered/);
 });
 
+test('a message whose answer was lost is sent again and stands there once', async () => {
+  const line = {};
+  const ada = await member(context, { room, name: 'Ada' });
+  const bea = await member(context, { room, name: 'Bea', index: 1, prepare: tap(line) });
+  line.deaf = true;
+  await say(bea, 'once');
+  // It has happened; the one who wrote it has not heard.
+  await chatIs(ada, ['once']);
+  await bea.locator('#chat-outgoing li').waitFor();
+  line.deaf = false;
+  await line.cut(1012, '0');
+  await chatIs(bea, ['once']);
+  await say(bea, 'after');
+  await chatIs(bea, ['once', 'after']);
+  await chatIs(ada, ['once', 'after']);
+});
+
+test('what cannot be done now is done when it can be', async () => {
+  const line = {};
+  const ada = await member(context, { room, name: 'Ada', prepare: tap(line) });
+  line.refuses = { code: 'unavailable', message: 'Not now.', retryable: true, retryAfterMs: 200 };
+  await say(ada, 'first');
+  await ada.locator('#chat-outgoing li').waitFor();
+  await say(ada, 'second');
+  await until(ada, 'both to wait', () => document.querySelectorAll('#chat-outgoing li').length === 2);
+  line.refuses = null;
+  await chatIs(ada, ['first', 'second']);
+});
+
+test('a room that has another epoch and lost nothing goes on', async () => {
+  const line = {};
+  const ada = await member(context, { room, name: 'Ada', prepare: tap(line) });
+  await say(ada, 'before');
+  await chatIs(ada, ['before']);
+  line.toPage({ type: 'status', room, data: { redis: 'ok', epoch: 'renamed' } });
+  await textIs(ada, '#link-epoch', 'renamed');
+  await chatIs(ada, ['before']);
+});
+
 test('a close code that says stop is obeyed and explained', async () => {
   const line = {};
   const ada = await member(context, { room, name: 'Ada', prepare: tap(line) });

@@ -105,8 +105,8 @@ export const seesMember = (page, name, node) =>
 
 /**
  * Puts the test between the page and its gateway: `line.toPage(frame)` speaks as the gateway,
- * `line.cut(code, reason)` closes the present connection as the gateway would, and while `line.deaf` is set
- * nothing of what the gateway says arrives.
+ * `line.cut(code, reason)` closes the present connection as the gateway would, while `line.deaf` is set
+ * nothing of what the gateway says arrives, and while `line.refuses` is set messages get that error and go no further.
  */
 export function tap(line) {
   return (page) => page.routeWebSocket(/\/ws\?/, (socket) => {
@@ -114,6 +114,11 @@ export function tap(line) {
     line.connections = (line.connections ?? 0) + 1;
     server.onMessage((text) => {
       if (!line.deaf) socket.send(text);
+    });
+    socket.onMessage((text) => {
+      const { id, type } = JSON.parse(text);
+      if (line.refuses && type === 'message.send') line.toPage({ type: 'error', id, room: undefined, data: line.refuses });
+      else server.send(text);
     });
     line.toPage = (frame) => socket.send(JSON.stringify(frame));
     line.cut = async (code, reason = '') => {

@@ -30,14 +30,7 @@ pub(crate) async fn a_confirmed_subscription_brings_all_that_follows<B: Backend>
         (epoch, first, events.len()),
         (joined(&replies[2]).epoch.as_str(), 2, 3)
     );
-    let tail = node
-        .joined(
-            &room,
-            Op::Tail {
-                since: since(epoch, 1),
-            },
-        )
-        .await;
+    let tail = node.joined(&room, Op::tail(since(epoch, 1))).await;
     assert_eq!(tail.missed, events);
     assert_eq!(node.heard.interruptions(), 0);
 }
@@ -63,14 +56,7 @@ pub(crate) async fn signals_pass_without_a_trace<B: Backend>() {
         node.heard.payloads(&room) == [signal.clone(), signal.clone()]
     })
     .await;
-    let tail = node
-        .joined(
-            &room,
-            Op::Tail {
-                since: since(&epoch, 1),
-            },
-        )
-        .await;
+    let tail = node.joined(&room, Op::tail(since(&epoch, 1))).await;
     assert_eq!((tail.seq, tail.recovered), (1, true));
 }
 
@@ -159,14 +145,7 @@ pub(crate) async fn nodes_agree_on_one_order<B: Backend>() {
     all.sort_unstable();
     let last = 1 + all.len() as u64;
     assert_eq!(all, (2..=last).collect::<Vec<_>>());
-    let tail = nodes[0]
-        .joined(
-            &room,
-            Op::Tail {
-                since: since(&epoch, 0),
-            },
-        )
-        .await;
+    let tail = nodes[0].joined(&room, Op::tail(since(&epoch, 0))).await;
     let log: Vec<serde_json::Value> = tail
         .missed
         .iter()

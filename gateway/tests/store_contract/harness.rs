@@ -155,9 +155,9 @@ impl Node {
     /// Applies a batch.
     pub(crate) async fn apply(&self, room: &RoomId, ops: Vec<Op>) -> Vec<Reply> {
         let count = ops.len();
-        let replies = self.store.apply(room, ops).await.unwrap();
-        assert_eq!(replies.len(), count);
-        replies
+        let applied = self.store.apply(room, ops).await.unwrap();
+        assert_eq!(applied.replies.len(), count);
+        applied.replies
     }
 
     /// Applies one operation.
@@ -186,7 +186,7 @@ impl Node {
             epoch: "none".to_owned(),
             seq: 0,
         };
-        let joined = self.joined(room, Op::Tail { since }).await;
+        let joined = self.joined(room, Op::tail(since)).await;
         assert!(!joined.recovered);
         serde_json::from_str(&joined.data).unwrap()
     }
@@ -196,7 +196,7 @@ impl Node {
 pub(crate) fn ack(reply: &Reply) -> Value {
     match reply {
         Ok(Done::Ack(text)) => serde_json::from_str(text).unwrap(),
-        Ok(Done::Joined(_)) | Err(_) => panic!("no ack: {reply:?}"),
+        Ok(Done::Joined(_) | Done::Again(_)) | Err(_) => panic!("no ack: {reply:?}"),
     }
 }
 
@@ -204,7 +204,7 @@ pub(crate) fn ack(reply: &Reply) -> Value {
 pub(crate) fn joined(reply: &Reply) -> Joined {
     match reply {
         Ok(Done::Joined(joined)) => joined.clone(),
-        Ok(Done::Ack(_)) | Err(_) => panic!("no join: {reply:?}"),
+        Ok(Done::Ack(_) | Done::Again(_)) | Err(_) => panic!("no join: {reply:?}"),
     }
 }
 
@@ -288,6 +288,7 @@ pub(crate) fn lose(id: &str, number: u64) -> Op {
 pub(crate) fn presence(id: &str, set: &[(&str, &str)], remove: &[&str]) -> Op {
     Op::PresenceUpdate {
         user: user(id),
+        key: None,
         set: fields(set),
         remove: names(remove),
     }
@@ -296,6 +297,7 @@ pub(crate) fn presence(id: &str, set: &[(&str, &str)], remove: &[&str]) -> Op {
 pub(crate) fn send(id: &str, body: &str) -> Op {
     Op::MessageSend {
         by: user(id),
+        key: None,
         tail: message_tail(id, "text", body),
     }
 }
@@ -303,6 +305,7 @@ pub(crate) fn send(id: &str, body: &str) -> Op {
 pub(crate) fn broadcast(id: &str, data: &str) -> Op {
     Op::Broadcast {
         by: user(id),
+        key: None,
         data: data.to_owned(),
     }
 }
@@ -318,6 +321,7 @@ pub(crate) fn history(before: Option<&str>, after: Option<&str>, limit: usize) -
 pub(crate) fn patch(set: &[(&str, &str)], remove: &[&str]) -> Op {
     Op::StatePatch {
         by: user("u1"),
+        key: None,
         set: fields(set),
         remove: names(remove),
         increment: Vec::new(),
@@ -328,6 +332,7 @@ pub(crate) fn patch(set: &[(&str, &str)], remove: &[&str]) -> Op {
 pub(crate) fn increment(name: &str, by: f64) -> Op {
     Op::StatePatch {
         by: user("u1"),
+        key: None,
         set: Vec::new(),
         remove: Vec::new(),
         increment: vec![(name.to_owned(), by)],

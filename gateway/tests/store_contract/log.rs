@@ -25,13 +25,7 @@ fn seqs(joined: &Joined) -> Vec<u64> {
 }
 
 async fn tail(node: &Node, room: &RoomId, epoch: &str, seq: u64) -> Joined {
-    node.joined(
-        room,
-        Op::Tail {
-            since: since(epoch, seq),
-        },
-    )
-    .await
+    node.joined(room, Op::tail(since(epoch, seq))).await
 }
 
 pub(crate) async fn every_change_takes_the_next_seq<B: Backend>() {
@@ -122,9 +116,7 @@ pub(crate) async fn resumes_of_a_batch_have_their_own_start<B: Backend>() {
         .await;
     let ops = vec![
         resume("u2", 2, &epoch, 5),
-        Op::Tail {
-            since: since(&epoch, 2),
-        },
+        Op::tail(since(&epoch, 2)),
         resume("u3", 3, "other", 1),
         enter("u4", 4),
         send("u1", "9"),

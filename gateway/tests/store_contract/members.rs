@@ -42,7 +42,7 @@ pub(crate) async fn user_ids_may_hold_anything_printable<B: Backend>() {
         .map(|user| text(user, "id"))
         .collect();
     assert_eq!(listed, expected);
-    let epoch = node.joined(&room, Op::Tail { since: since("x", 0) }).await.epoch;
+    let epoch = node.joined(&room, Op::tail(since("x", 0))).await.epoch;
     node.ack(&room, lose(ids[0], 0)).await;
     let last = events(&node, &room, &epoch).await.pop().unwrap();
     assert_eq!(last["data"]["away"], json!([ids[0]]));

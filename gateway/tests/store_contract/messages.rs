@@ -28,12 +28,7 @@ pub(crate) async fn a_message_is_acknowledged_as_it_is_sent_to_all<B: Backend>()
     let expected = message_text(&epoch, 2, ts, &message_tail(id, "text", body));
     assert_eq!(ack, format!("{{\"message\":{expected}}}"));
     let tail = node
-        .joined(
-            &room,
-            roomgate::store::Op::Tail {
-                since: since(&epoch, 1),
-            },
-        )
+        .joined(&room, roomgate::store::Op::tail(since(&epoch, 1)))
         .await;
     let event = event_text(EventType::MessageSent, room.as_str(), 2, ts, Some(id), &expected);
     assert_eq!(tail.missed, [event]);

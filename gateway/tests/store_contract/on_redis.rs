@@ -132,17 +132,7 @@ async fn a_room_ends_unless_it_is_used() {
         node.ack(&room, send("u1", "1")).await;
         tokio::time::sleep(ms(20)).await;
     }
-    assert_eq!(
-        node.joined(
-            &room,
-            Op::Tail {
-                since: since(&epoch, 0)
-            }
-        )
-        .await
-        .epoch,
-        epoch
-    );
+    assert_eq!(node.joined(&room, Op::tail(since(&epoch, 0))).await.epoch, epoch);
     let all = || server().ask(&["KEYS", &format!("room:{{{room}}}:*")]);
     eventually("nothing is left", || async { all().trim().is_empty() }).await;
     assert!(node.one(&room, send("u1", "1")).await.is_err());
@@ -160,16 +150,7 @@ async fn a_tail_keeps_a_room() {
     let epoch = node.joined(&room, enter("u1", 1)).await.epoch;
     let start = tokio::time::Instant::now();
     while start.elapsed() < ms(1200) {
-        assert!(
-            node.joined(
-                &room,
-                Op::Tail {
-                    since: since(&epoch, 1)
-                }
-            )
-            .await
-            .recovered
-        );
+        assert!(node.joined(&room, Op::tail(since(&epoch, 1))).await.recovered);
         tokio::time::sleep(ms(20)).await;
     }
     check_keys(&room, 0, 1);
@@ -185,7 +166,7 @@ async fn messages_past_retention_are_purged() {
     node.joined(&room, enter("u1", 1)).await;
     node.apply(&room, (0..40).map(|_| send("u1", "1")).collect())
         .await;
-    let [.., messages, message, _, _, _] = keys::room(&room);
+    let [.., messages, message, _, _, _, _] = keys::room(&room);
     eventually("old messages are gone from both keys", || async {
         node.apply(&room, (0..16).map(|_| broadcast("u1", "1")).collect())
             .await;

@@ -21,14 +21,7 @@ fn said(event: &Value) -> Value {
 
 /// All events of the room.
 pub(crate) async fn events(node: &Node, room: &roomgate_shared::ids::RoomId, epoch: &str) -> Vec<Value> {
-    let tail = node
-        .joined(
-            room,
-            Op::Tail {
-                since: since(epoch, 0),
-            },
-        )
-        .await;
+    let tail = node.joined(room, Op::tail(since(epoch, 0))).await;
     assert!(tail.recovered, "{tail:?}");
     tail.missed
         .iter()
@@ -86,7 +79,7 @@ pub(crate) async fn a_room_that_is_gone_refuses_everything<B: Backend>() {
             cursor: None,
             limit: 5,
         },
-        Op::Tail { since: since("x", 1) },
+        Op::tail(since("x", 1)),
         Op::Join(Join {
             create: false,
             presence: fields(&[("a", "1")]),
@@ -344,7 +337,7 @@ pub(crate) async fn presence_keeps_its_text<B: Backend>() {
         assert!(data.contains(&expected), "{expected} in {data}");
         node.ack(&room, presence(&id, &[("w", value)], &[])).await;
     }
-    let tail = node.joined(&room, Op::Tail { since: since("x", 0) }).await.data;
+    let tail = node.joined(&room, Op::tail(since("x", 0))).await.data;
     for value in EXACT {
         assert!(
             tail.contains(&format!("\"v\":{value}")) && tail.contains(&format!("\"w\":{value}")),

@@ -139,7 +139,7 @@ async fn check(node: &Node, batches: Vec<Vec<Op>>) {
     let room: RoomId = new_room();
     node.joined(&room, enter("a", 0)).await;
     let mut view = view_of(node, &room).await;
-    let epoch = node.joined(&room, Op::Tail { since: since("", 0) }).await.epoch;
+    let epoch = node.joined(&room, Op::tail(since("", 0))).await.epoch;
     for batch in batches {
         let replies = node.apply(&room, batch).await;
         for reply in replies.iter().flatten() {
@@ -147,14 +147,7 @@ async fn check(node: &Node, batches: Vec<Vec<Op>>) {
                 assert_eq!(joined.epoch, epoch);
             }
         }
-        let tail = node
-            .joined(
-                &room,
-                Op::Tail {
-                    since: since(&epoch, view.seq),
-                },
-            )
-            .await;
+        let tail = node.joined(&room, Op::tail(since(&epoch, view.seq))).await;
         assert!(tail.recovered);
         for bytes in &tail.missed {
             view.replay(&serde_json::from_slice(bytes).unwrap());

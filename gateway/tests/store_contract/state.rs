@@ -27,14 +27,7 @@ pub(crate) async fn fields_are_set_read_and_removed<B: Backend>() {
     assert_eq!(some["state"], json!({"c": null}));
     let picture = snapshot(&node.one(&room, enter("u2", 2)).await);
     assert_eq!((picture.version, json!(picture.state)), (2, all["state"].clone()));
-    let tail = node
-        .joined(
-            &room,
-            Op::Tail {
-                since: since(&picture.epoch, 1),
-            },
-        )
-        .await;
+    let tail = node.joined(&room, Op::tail(since(&picture.epoch, 1))).await;
     let event: serde_json::Value = serde_json::from_slice(&tail.missed[0]).unwrap();
     let expected = json!({"version": 1, "set": {"a": 1, "b": [2]}, "remove": ["never"]});
     assert_eq!(
@@ -68,6 +61,7 @@ pub(crate) async fn a_patch_of_another_version_is_a_conflict<B: Backend>() {
         .await;
     let op = |version| Op::StatePatch {
         by: user("u1"),
+        key: None,
         set: fields(&[("a", "5")]),
         remove: names(&["b", "zz"]),
         increment: vec![("x".to_owned(), 1.0)],
@@ -144,6 +138,7 @@ pub(crate) async fn what_cannot_be_incremented_is_refused_whole<B: Backend>() {
     ] {
         let op = Op::StatePatch {
             by: user("u1"),
+            key: None,
             set: fields(&[("other", "1")]),
             remove: names(&["s2"]),
             increment: vec![("good".to_owned(), 1.0), (name.to_owned(), by)],

@@ -1,6 +1,11 @@
 //! A client that speaks the protocol, with a deadline on everything it waits for.
 
-use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use futures_util::{SinkExt, StreamExt, stream::SplitSink};
 use roomgate_shared::protocol::event::ServerFrame;
@@ -13,6 +18,8 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, frame::coding::CloseCode},
     },
 };
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// How long anything may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -27,6 +34,8 @@ pub(crate) struct Client {
     seen: VecDeque<ServerFrame>,
     sent: u64,
     reader: tokio::task::JoinHandle<()>,
+    /// Begins its command ids, so that no two clients have one in common.
+    name: String,
     /// The data of `welcome`.
     pub(crate) welcome: Value,
 }
@@ -75,6 +84,7 @@ impl Client {
             sink,
             frames,
             seen: VecDeque::new(),
+            name: format!("k{}", COUNT.fetch_add(1, Ordering::Relaxed)),
             sent: 0,
             reader,
             welcome: Value::Null,
@@ -88,7 +98,7 @@ impl Client {
     /// Sends a command and gives its id.
     pub(crate) async fn send(&mut self, kind: &str, room: &str, data: Value) -> String {
         self.sent += 1;
-        let id = format!("k{}", self.sent);
+        let id = format!("{}-{}", self.name, self.sent);
         self.send_text(json!({"id": id, "type": kind, "room": room, "data": data}).to_string())
             .await;
         id

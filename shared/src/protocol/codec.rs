@@ -5,6 +5,7 @@
 //! is stored and passed on is valid JSON without white space, whatever the client sent.
 
 use simd_json::{Buffers, Tape};
+use twox_hash::XxHash3_64;
 
 use super::{
     DEFAULT_PAGE, MAX_BATCH, MAX_BROADCAST_BYTES, MAX_DEPTH, MAX_NAME_CHARS, MAX_PAGE, MAX_PRESENCE_BYTES,
@@ -84,6 +85,17 @@ impl Incoming<'_, '_> {
             Some(None) => Err(bad("`room` is a string")),
             None => Err(bad("`room` is missing")),
         }
+    }
+
+    /// A hash of the command's type and data, equal where the data are equal as JSON values. No data are as good as
+    /// empty ones.
+    pub fn fingerprint(&self, kind: CommandType) -> u64 {
+        let empty = |data: Json<'_, '_>| data.members().is_some_and(|members| members.count() == 0);
+        let data = self
+            .data
+            .filter(|data| !empty(*data))
+            .map_or(0, Json::fingerprint);
+        XxHash3_64::oneshot_with_seed(data, kind.as_str().as_bytes())
     }
 
     /// The command with its data checked against the protocol's form and fixed limits.

@@ -60,6 +60,25 @@ command_types! {
 }
 
 impl CommandType {
+    /// Whether the command happens once however often it is sent under one id. Those that only read need not, and to
+    /// join or to leave twice is to have done it once.
+    pub fn is_remembered(self) -> bool {
+        match self {
+            CommandType::PresenceUpdate
+            | CommandType::Broadcast
+            | CommandType::MessageSend
+            | CommandType::StatePatch => true,
+            CommandType::Auth
+            | CommandType::Ping
+            | CommandType::Join
+            | CommandType::Leave
+            | CommandType::Signal
+            | CommandType::MessageHistory
+            | CommandType::StateGet
+            | CommandType::UsersList => false,
+        }
+    }
+
     /// Whether the command concerns a room. All but `auth` and `ping` do.
     pub fn needs_room(self) -> bool {
         !matches!(self, CommandType::Auth | CommandType::Ping)

@@ -363,11 +363,26 @@ pub fn custom_event(event: &str, payload: &str) -> String {
 
 /// The text of an `ack`. `data` is JSON text.
 pub fn ack_text(id: &CommandId, room: Option<&RoomId>, data: &str) -> String {
+    ack(id, room, "", data)
+}
+
+/// A `status` that tells the members of a room its new epoch: what they have stands in it, and they go on.
+pub fn epoch_text(room: &RoomId, epoch: &str) -> String {
+    format!(r#"{{"type":"status","room":"{room}","data":{{"redis":"ok","epoch":"{epoch}"}}}}"#)
+}
+
+/// An `ack` of a command that has happened before.
+pub fn duplicate_ack_text(id: &CommandId, room: &RoomId, data: &str) -> String {
+    ack(id, Some(room), ",\"duplicate\":true", data)
+}
+
+fn ack(id: &CommandId, room: Option<&RoomId>, members: &str, data: &str) -> String {
     let mut out = String::with_capacity(data.len() + 96);
     out.push_str("{\"type\":\"ack\",\"id\":\"");
     out.push_str(id.as_str());
     out.push('"');
     push_room(&mut out, room);
+    out.push_str(members);
     out.push_str(",\"data\":");
     out.push_str(data);
     out.push('}');

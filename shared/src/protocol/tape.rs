@@ -1,6 +1,7 @@
 //! A view of simd-json's tape: the nodes of one value, matched exhaustively.
 
 use simd_json::{Node, StaticNode};
+use twox_hash::XxHash3_64;
 
 use super::json::{JsonText, push_str};
 
@@ -90,6 +91,43 @@ impl<'t, 'f> Json<'t, 'f> {
         JsonText::from_trusted(out)
     }
 
+    /// A hash of the value: equal for texts that mean the same, whatever the order of an object's members and the
+    /// writing of its numbers. Not secret: whoever makes two values of one hash fools nobody but himself.
+    pub(super) fn fingerprint(self) -> u64 {
+        const OBJECT: u64 = 0x6f62_6a65_6374;
+        let tagged = |tag: u64, bytes: &[u8]| XxHash3_64::oneshot_with_seed(tag, bytes);
+        match self.0[0] {
+            Node::Static(StaticNode::Null) => tagged(1, b""),
+            Node::Static(StaticNode::Bool(b)) => tagged(2, &[u8::from(b)]),
+            Node::Static(StaticNode::I64(n)) => integer_fingerprint(i128::from(n)),
+            Node::Static(StaticNode::U64(n)) => integer_fingerprint(i128::from(n)),
+            // A double that is an integer of 64 bits is that integer.
+            Node::Static(StaticNode::F64(n)) if n.fract() == 0.0 && (-9.3e18..1.85e19).contains(&n) => {
+                integer_fingerprint(n as i128)
+            }
+            Node::Static(StaticNode::F64(n)) => tagged(4, &n.to_bits().to_le_bytes()),
+            Node::String(text) => tagged(5, text.as_bytes()),
+            Node::Array { len, .. } => {
+                let items = Items {
+                    nodes: &self.0[1..],
+                    left: len,
+                };
+                items.fold(6, |hash, item| tagged(hash, &item.fingerprint().to_le_bytes()))
+            }
+            Node::Object { len, .. } => {
+                let members = Members(Items {
+                    nodes: &self.0[1..],
+                    left: 2 * len,
+                });
+                // A sum, so that the order does not matter.
+                let sum = members.fold(OBJECT, |sum, (key, value)| {
+                    sum.wrapping_add(tagged(value.fingerprint(), key.as_bytes()))
+                });
+                tagged(7, &sum.to_le_bytes())
+            }
+        }
+    }
+
     /// Depth is bounded by the parser, so the recursion is.
     fn write(self, out: &mut String) {
         use std::fmt::Write as _;
@@ -139,6 +177,10 @@ impl<'t, 'f> Json<'t, 'f> {
             }
         }
     }
+}
+
+fn integer_fingerprint(n: i128) -> u64 {
+    XxHash3_64::oneshot_with_seed(3, &n.to_le_bytes())
 }
 
 /// The items of an array, or the keys and values of an object in turn.

@@ -18,7 +18,7 @@ fn client(number: u64) -> Arc<Client> {
 }
 
 fn room() -> LocalRoom {
-    LocalRoom::new(RoomId::new("r").unwrap())
+    LocalRoom::new(RoomId::new("r").unwrap(), Arc::default())
 }
 
 fn payload(epoch: &str, seqs: std::ops::RangeInclusive<u64>) -> Bytes {
@@ -67,7 +67,14 @@ fn enter_with(
     } else {
         text_frames([answer.as_bytes()].into_iter())
     };
-    room.enter(client.clone(), Arc::default(), epoch, seq, answer, missed)
+    let entry = Entry {
+        epoch,
+        seq,
+        answer,
+        missed,
+        ..Entry::default()
+    };
+    room.enter(client.clone(), Arc::default(), entry)
 }
 
 #[test]
@@ -138,7 +145,7 @@ fn a_hole_stops_the_flow_until_it_is_filled() {
     assert_eq!(given(&a), ["1"]);
     let since = room.since().unwrap();
     assert_eq!(since.seq, 1);
-    assert_eq!(room.repair(&since, &texts(2..=3)), Repair::NotNeeded);
+    assert_eq!(room.repair(&since, EPOCH, &texts(2..=3)), Repair::NotNeeded);
     room.deliver(&payload(EPOCH, 5..=5));
     assert_eq!(given(&a), numbers(2..=5));
 }
@@ -150,10 +157,10 @@ fn a_repair_that_brings_too_little_is_asked_for_again() {
     room.deliver(&payload(EPOCH, 4..=4));
     room.begin_repair();
     let since = room.since().unwrap();
-    assert_eq!(room.repair(&since, &texts(1..=2)), Repair::Needed);
+    assert_eq!(room.repair(&since, EPOCH, &texts(1..=2)), Repair::Needed);
     room.begin_repair();
     let since = room.since().unwrap();
-    assert_eq!(room.repair(&since, &texts(3..=3)), Repair::NotNeeded);
+    assert_eq!(room.repair(&since, EPOCH, &texts(3..=3)), Repair::NotNeeded);
     assert_eq!(given(&a), numbers(1..=4));
 }
 
@@ -174,6 +181,79 @@ fn another_epoch_is_never_mixed_in() {
     assert_eq!(room.release(), Repair::NotNeeded);
     assert_eq!(given(&a), ["resync", "8"]);
     assert_eq!(given(&b), ["resync", "8"]);
+}
+
+#[test]
+fn an_epoch_that_takes_the_place_of_another_is_told_and_gone_on_with() {
+    let (room, a, b) = (room(), client(1), client(2));
+    enter(&room, &a, 5);
+    room.deliver(&payload(EPOCH, 6..=6));
+    // b joins under the new name, whose first event comes while it does.
+    room.hold();
+    assert_eq!(room.deliver(&payload("e2", 8..=8)), Repair::Needed);
+    assert_eq!(enter_with(&room, &b, "e2", 8, "ack", &[]), Repair::Needed);
+    room.release();
+    assert!(room.begin_repair());
+    room.deliver(&payload("e2", 9..=9));
+    let since = room.since().unwrap();
+    assert_eq!((since.epoch.as_str(), since.seq), (EPOCH, 6));
+    assert_eq!(room.repair(&since, "e2", &texts(7..=8)), Repair::NotNeeded);
+    assert_eq!(room.since().unwrap().epoch, "e2");
+    let status = r#"{"type":"status","room":"r","data":{"redis":"ok","epoch":"e2"}}"#;
+    assert_eq!(given(&a), ["6", status, "7", "8", "9"]);
+    assert_eq!(given(&b), ["ack", status, "9"]);
+}
+
+#[test]
+fn what_was_given_is_kept_for_those_who_come_back() {
+    let (room, a, b) = (room(), client(1), client(2));
+    enter(&room, &a, 3);
+    room.deliver(&payload(EPOCH, 4..=6));
+    room.deliver(&payload(EPOCH, 7..=8));
+    let since = |epoch: &str, seq| Since {
+        epoch: epoch.to_owned(),
+        seq,
+    };
+    for (epoch, seq) in [(EPOCH, 2), (EPOCH, 9), ("e2", 5)] {
+        assert!(room.kept(&since(epoch, seq)).is_none(), "{epoch} {seq}");
+    }
+    let kept = room.kept(&since(EPOCH, 4)).unwrap();
+    assert_eq!((kept.at, kept.count), (since(EPOCH, 8), 4));
+    // The store had one more by then, which has come here meanwhile, too.
+    room.hold();
+    room.deliver(&payload(EPOCH, 9..=10));
+    let (frames, missed) = (kept.frames, texts(9..=9));
+    let entry = Entry {
+        epoch: EPOCH,
+        seq: 9,
+        kept: &frames,
+        missed: &missed,
+        ..Entry::default()
+    };
+    room.enter(b.clone(), Arc::default(), entry);
+    room.release();
+    assert_eq!(given(&b), numbers(5..=10));
+    assert_eq!(given(&a), numbers(4..=10));
+    room.begin_repair();
+    assert!(room.kept(&since(EPOCH, 10)).is_none());
+}
+
+#[test]
+fn a_tail_says_what_is_known() {
+    let (room, a) = (room(), client(1));
+    assert!(room.tail().is_none());
+    enter(&room, &a, 3);
+    room.acknowledged(b"e2", 9);
+    let tail = room.tail().unwrap();
+    assert_eq!((tail.since.seq, tail.ts, tail.known), (3, None, 3));
+    let event = br#"{"type":"broadcast","room":"r","seq":4,"ts":1760000000000,"by":"u","data":{"ts":5}}"#;
+    room.deliver(&payload::durable(EPOCH, 4, [&event[..]]));
+    room.acknowledged(EPOCH.as_bytes(), 6);
+    let tail = room.tail().unwrap();
+    assert_eq!(
+        (tail.since.seq, tail.ts, tail.known),
+        (4, Some(1_760_000_000_000), 6)
+    );
 }
 
 #[test]
@@ -202,7 +282,7 @@ fn a_repair_that_takes_long_holds_so_much_and_is_followed_by_another() {
     }
     assert!(room.inner.lock().held_bytes < 2 * MAX_HELD_BYTES);
     let since = room.since().unwrap();
-    assert_eq!(room.repair(&since, &texts(1..=2)), Repair::Needed);
+    assert_eq!(room.repair(&since, EPOCH, &texts(1..=2)), Repair::Needed);
 }
 
 #[test]
@@ -237,7 +317,7 @@ fn what_the_store_does_not_know_is_dropped_after_one_look() {
         assert_eq!(room.deliver(&stray), Repair::Needed);
         room.begin_repair();
         let since = room.since().unwrap();
-        assert_eq!(room.repair(&since, &[]), Repair::NotNeeded);
+        assert_eq!(room.repair(&since, EPOCH, &[]), Repair::NotNeeded);
         assert_eq!(room.deliver(&payload(EPOCH, 6..=6)), Repair::NotNeeded);
         assert_eq!(given(&a), ["6"]);
     }
@@ -276,12 +356,12 @@ proptest! {
             };
             if repair == Repair::Needed && room.begin_repair() && fate != 5 {
                 let since = room.since().unwrap();
-                prop_assert_eq!(room.repair(&since, &texts(since.seq + 1..=head)), Repair::NotNeeded);
+                prop_assert_eq!(room.repair(&since, EPOCH, &texts(since.seq + 1..=head)), Repair::NotNeeded);
             }
         }
         room.begin_repair();
         let since = room.since().unwrap();
-        room.repair(&since, &texts(since.seq + 1..=head));
+        room.repair(&since, EPOCH, &texts(since.seq + 1..=head));
         for (member, picture) in members {
             prop_assert_eq!(given(&member), numbers(picture + 1..=head));
         }

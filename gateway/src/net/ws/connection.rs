@@ -41,6 +41,8 @@ const READS_PER_TURN: usize = 8;
 const MOST_DEFERRALS: u8 = 2;
 /// Pieces handed to one `writev`.
 const MAX_PIECES: usize = 64;
+/// Places for pieces that a connection keeps while it has nothing to write; more would be paid by each that is idle.
+const KEPT_PIECES: usize = 4;
 
 /// Times of the transport.
 #[derive(Debug, Clone, Copy)]
@@ -274,17 +276,27 @@ impl<H: Handler> Connection<H> {
             self.begin_close(&closing);
         }
         while !self.out.is_empty() {
-            let mut pieces = [io::IoSlice::new(&[]); MAX_PIECES];
-            let count = self.out.len().min(MAX_PIECES);
-            for (piece, frames) in pieces.iter_mut().zip(&self.out) {
-                *piece = io::IoSlice::new(&frames.frames);
-            }
-            match Pin::new(&mut self.stream).poll_write_vectored(cx, &pieces[..count]) {
+            let stream = Pin::new(&mut self.stream);
+            let wrote = if self.out.len() == 1 {
+                // A plain write costs the kernel less than one of a list.
+                stream.poll_write(cx, &self.out[0].frames)
+            } else {
+                let mut pieces = [io::IoSlice::new(&[]); MAX_PIECES];
+                let count = self.out.len().min(MAX_PIECES);
+                for (piece, frames) in pieces.iter_mut().zip(&self.out) {
+                    *piece = io::IoSlice::new(&frames.frames);
+                }
+                stream.poll_write_vectored(cx, &pieces[..count])
+            };
+            match wrote {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(written)) => self.advance(written),
                 Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => return Ok(()),
             }
+        }
+        if self.out.capacity() > KEPT_PIECES {
+            self.out = VecDeque::new();
         }
         if self.phase == (Phase::Closing { done: true }) {
             return self.begin_linger(cx);

@@ -4,7 +4,7 @@ use roomgate_shared::protocol::command::{Fields, Since};
 
 use crate::{
     session::Session,
-    store::{Join, Op},
+    store::{CommandKey, Join, Op},
 };
 
 pub(super) fn join(session: &Session, since: Option<Since>, presence: Fields, messages: usize) -> Op {
@@ -28,9 +28,15 @@ pub(super) fn leave(session: &Session) -> Op {
     }
 }
 
-pub(super) fn presence_update(session: &Session, set: Fields, remove: Vec<String>) -> Op {
+pub(super) fn presence_update(
+    session: &Session,
+    key: Option<CommandKey>,
+    set: Fields,
+    remove: Vec<String>,
+) -> Op {
     Op::PresenceUpdate {
         user: session.client.user.clone(),
+        key,
         set,
         remove,
     }

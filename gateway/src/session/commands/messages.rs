@@ -7,10 +7,15 @@ use roomgate_shared::{
 
 use crate::{
     session::Session,
-    store::{Op, payload},
+    store::{CommandKey, Op, payload},
 };
 
-pub(super) fn send(session: &Session, body: &JsonText, kind: MessageKind) -> Result<Op, Refused> {
+pub(super) fn send(
+    session: &Session,
+    key: Option<CommandKey>,
+    body: &JsonText,
+    kind: MessageKind,
+) -> Result<Op, Refused> {
     let max = session.context.limits.max_message_bytes;
     if body.len() > max {
         return Err(Refused {
@@ -20,12 +25,13 @@ pub(super) fn send(session: &Session, body: &JsonText, kind: MessageKind) -> Res
     }
     let by = session.client.user.clone();
     let tail = event::message_tail(by.as_str(), kind.as_str(), body.as_str());
-    Ok(Op::MessageSend { by, tail })
+    Ok(Op::MessageSend { by, key, tail })
 }
 
-pub(super) fn broadcast(session: &Session, name: &str, payload: &JsonText) -> Op {
+pub(super) fn broadcast(session: &Session, key: Option<CommandKey>, name: &str, payload: &JsonText) -> Op {
     Op::Broadcast {
         by: session.client.user.clone(),
+        key,
         data: event::custom_event(name, payload.as_str()),
     }
 }

@@ -11,13 +11,19 @@ use roomgate_shared::{
 };
 
 use super::Session;
-use crate::store::Op;
+use crate::store::{CommandKey, Op};
 
-/// The operation of a command that concerns a room, after the checks that need no store.
+/// The operation of a command that concerns a room, after the checks that need no store. `key` is that of a command that
+/// is to happen once.
 ///
 /// # Errors
 /// A limit is passed.
-pub(super) fn operation(session: &Session, room: &RoomId, command: Command) -> Result<Op, Refused> {
+pub(super) fn operation(
+    session: &Session,
+    room: &RoomId,
+    key: Option<CommandKey>,
+    command: Command,
+) -> Result<Op, Refused> {
     Ok(match command {
         Command::Join {
             since,
@@ -25,11 +31,11 @@ pub(super) fn operation(session: &Session, room: &RoomId, command: Command) -> R
             messages,
         } => members::join(session, since, presence, messages),
         Command::Leave => members::leave(session),
-        Command::PresenceUpdate { set, remove } => members::presence_update(session, set, remove),
+        Command::PresenceUpdate { set, remove } => members::presence_update(session, key, set, remove),
         Command::UsersList { cursor, limit } => Op::UsersList { cursor, limit },
         Command::Signal { event, payload, to } => messages::signal(session, room, &event, &payload, to),
-        Command::Broadcast { event, payload } => messages::broadcast(session, &event, &payload),
-        Command::MessageSend { body, kind } => messages::send(session, &body, kind)?,
+        Command::Broadcast { event, payload } => messages::broadcast(session, key, &event, &payload),
+        Command::MessageSend { body, kind } => messages::send(session, key, &body, kind)?,
         Command::MessageHistory { before, after, limit } => Op::MessageHistory { before, after, limit },
         Command::StateGet { fields } => Op::StateGet { fields },
         Command::StatePatch {
@@ -37,7 +43,7 @@ pub(super) fn operation(session: &Session, room: &RoomId, command: Command) -> R
             remove,
             increment,
             if_version,
-        } => state::patch(session, set, remove, increment, if_version),
+        } => state::patch(session, key, set, remove, increment, if_version),
         Command::Auth { .. } | Command::Ping => return Err(connection::not_in_a_room()),
     })
 }

@@ -2,10 +2,14 @@
 
 use roomgate_shared::protocol::command::Fields;
 
-use crate::{session::Session, store::Op};
+use crate::{
+    session::Session,
+    store::{CommandKey, Op},
+};
 
 pub(super) fn patch(
     session: &Session,
+    key: Option<CommandKey>,
     set: Fields,
     remove: Vec<String>,
     increment: Vec<(String, f64)>,
@@ -13,6 +17,7 @@ pub(super) fn patch(
 ) -> Op {
     Op::StatePatch {
         by: session.client.user.clone(),
+        key,
         set,
         remove,
         increment,

@@ -14,10 +14,11 @@ use roomgate_shared::{
 };
 
 use super::{
+    commands::First,
     no_room, pages,
     room::{Room, User, push_object},
 };
-use crate::store::{Done, Join, Joined, Op, Refusal, Reply, StoreLimits, payload};
+use crate::store::{CommandKey, Done, Join, Joined, Op, Refusal, Reply, StoreLimits, payload};
 
 /// Largest magnitude below which every integer is a double.
 const EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
@@ -56,7 +57,14 @@ struct Presence {
     back: Vec<String>,
     left: Vec<String>,
     /// Replies that tell the event's `seq`.
-    acks: Vec<usize>,
+    acks: Vec<PresenceAck>,
+}
+
+struct PresenceAck {
+    /// The reply's place.
+    at: usize,
+    /// The command to be remembered, and its user.
+    key: Option<(String, CommandKey)>,
 }
 
 impl Presence {
@@ -113,7 +121,12 @@ impl<'a> Batch<'a> {
                 connection,
                 leaving,
             } => Some(self.part(&user, connection, leaving)),
-            Op::PresenceUpdate { user, set, remove } => self.presence_update(&user, set, &remove),
+            Op::PresenceUpdate {
+                user,
+                key,
+                set,
+                remove,
+            } => self.presence_update(&user, key, set, &remove),
             Op::StateGet { fields } => Some(Ok(Done::Ack(format!(
                 r#"{{"version":{},"state":{},"seq":{}}}"#,
                 self.room.version,
@@ -122,12 +135,20 @@ impl<'a> Batch<'a> {
             )))),
             Op::StatePatch {
                 by,
+                key,
                 set,
                 remove,
                 increment,
                 if_version,
-            } => Some(self.state_patch(&by, set, remove, increment, if_version)),
-            Op::MessageSend { by, tail } => Some(self.message_send(&by, &tail)),
+            } => Some(self.once(&by, key, again_patched, |batch| {
+                batch.state_patch(&by, set, remove, increment, if_version)
+            })),
+            Op::MessageSend { by, key, tail } => {
+                let epoch = self.room.epoch.clone();
+                let again =
+                    |first: First| message_ack(&event::message_text(&epoch, first.seq, first.ts, &tail));
+                Some(self.once(&by, key, again, |batch| Ok(batch.message_send(&by, &tail))))
+            }
             Op::MessageHistory { before, after, limit } => Some(pages::history(
                 self.room,
                 before.as_deref(),
@@ -135,17 +156,23 @@ impl<'a> Batch<'a> {
                 limit,
                 self.limits,
             )),
-            Op::Broadcast { by, data } => {
-                let seq = self.event(EventType::Broadcast, Some(by.as_str()), |_, _| data);
-                Some(ack_seq(seq))
-            }
+            Op::Broadcast { by, key, data } => Some(self.once(
+                &by,
+                key,
+                |first| seq_ack(first.seq),
+                |batch| {
+                    let seq = batch.event(EventType::Broadcast, Some(by.as_str()), |_, _| data);
+                    Ok((0, seq_ack(seq)))
+                },
+            )),
             Op::Signal { payload } => {
                 self.signals.push(payload);
                 Some(Ok(Done::Ack("{}".to_owned())))
             }
             Op::UsersList { cursor, limit } => Some(pages::users(self.room, cursor.as_deref(), limit)),
-            Op::Tail { since } => {
-                self.pictures.push((self.replies.len(), Picture::Tail(since)));
+            Op::Tail(tail) => {
+                self.pictures
+                    .push((self.replies.len(), Picture::Tail(tail.since)));
                 self.room.active = self.now;
                 None
             }
@@ -174,6 +201,44 @@ impl<'a> Batch<'a> {
             .map(|reply| reply.unwrap_or_else(|| Err(no_room())))
             .collect();
         (published, replies)
+    }
+
+    /// Carries out a command that makes one event, unless it has happened before. `act` gives the state's version, if
+    /// that has changed, and the ack.
+    fn once(
+        &mut self,
+        user: &UserId,
+        key: Option<CommandKey>,
+        again: impl FnOnce(First) -> String,
+        act: impl FnOnce(&mut Self) -> Result<(u64, String), Refusal>,
+    ) -> Reply {
+        let Some(key) = key else {
+            return act(self).map(|(_, ack)| Done::Ack(ack));
+        };
+        self.make(user.as_str(), &key);
+        if let Some(first) = self.room.commands.first(user.as_str(), &key)? {
+            return Ok(Done::Again(again(first)));
+        }
+        let (version, ack) = act(self)?;
+        let first = First {
+            seq: self.room.seq,
+            ts: self.now,
+            version,
+        };
+        self.room.commands.remember(user.as_str(), &key, first);
+        Ok(Done::Ack(ack))
+    }
+
+    /// Makes the presence event if it is that of this command.
+    fn make(&mut self, user: &str, key: &CommandKey) {
+        let waits = |ack: &PresenceAck| {
+            ack.key
+                .as_ref()
+                .is_some_and(|(by, waiting)| by == user && waiting.id == key.id)
+        };
+        if self.presence.acks.iter().any(waits) {
+            self.flush_presence();
+        }
     }
 
     /// Makes a durable event, after what presence has to say. `data` is given its `seq` and the room.
@@ -241,8 +306,16 @@ impl<'a> Batch<'a> {
             let lists: Vec<String> = parts.map(|(name, list)| format!("\"{name}\":[{list}]")).collect();
             format!("{{{}}}", lists.join(","))
         });
-        for at in acks {
+        for PresenceAck { at, key } in acks {
             self.replies[at] = Some(ack_seq(seq));
+            if let Some((user, key)) = key {
+                let first = First {
+                    seq,
+                    ts: self.now,
+                    version: 0,
+                };
+                self.room.commands.remember(&user, &key, first);
+            }
         }
     }
 
@@ -324,7 +397,21 @@ impl<'a> Batch<'a> {
         done
     }
 
-    fn presence_update(&mut self, id: &UserId, set: Fields, remove: &[String]) -> Option<Reply> {
+    fn presence_update(
+        &mut self,
+        id: &UserId,
+        key: Option<CommandKey>,
+        set: Fields,
+        remove: &[String],
+    ) -> Option<Reply> {
+        if let Some(key) = &key {
+            self.make(id.as_str(), key);
+            match self.room.commands.first(id.as_str(), key) {
+                Ok(None) => {}
+                Ok(Some(first)) => return Some(Ok(Done::Again(seq_ack(first.seq)))),
+                Err(refusal) => return Some(Err(refusal)),
+            }
+        }
         let Some(user) = self.room.users.get(id.as_str()) else {
             return Some(Err(Refusal::new(ErrorCode::NotJoined, "join the room first")));
         };
@@ -337,7 +424,10 @@ impl<'a> Batch<'a> {
                 return Some(ack_seq(self.room.seq));
             }
             // What the user sees is told by the event that is yet to be made.
-            self.presence.acks.push(self.replies.len());
+            self.presence.acks.push(PresenceAck {
+                at: self.replies.len(),
+                key: None,
+            });
             return None;
         }
         self.change(id.as_str(), Change::Updated);
@@ -345,11 +435,14 @@ impl<'a> Batch<'a> {
             user.presence = merged;
             user.last_seen = self.now;
         }
-        self.presence.acks.push(self.replies.len());
+        self.presence.acks.push(PresenceAck {
+            at: self.replies.len(),
+            key: key.map(|key| (id.to_string(), key)),
+        });
         None
     }
 
-    fn message_send(&mut self, by: &UserId, tail: &str) -> Reply {
+    fn message_send(&mut self, by: &UserId, tail: &str) -> (u64, String) {
         let now = self.now;
         let mut text = String::new();
         self.event(EventType::MessageSent, Some(by.as_str()), |seq, room| {
@@ -357,9 +450,9 @@ impl<'a> Batch<'a> {
             text.clone()
         });
         let id = event::message_id(&self.room.epoch, self.room.seq);
-        let ack = format!(r#"{{"message":{text}}}"#);
+        let ack = message_ack(&text);
         self.room.messages.insert(id, (now, text));
-        Ok(Done::Ack(ack))
+        (0, ack)
     }
 
     fn state_patch(
@@ -369,7 +462,7 @@ impl<'a> Batch<'a> {
         remove: Vec<String>,
         increment: Vec<(String, f64)>,
         if_version: Option<u64>,
-    ) -> Reply {
+    ) -> Result<(u64, String), Refusal> {
         let room = &*self.room;
         if if_version.is_some_and(|version| version != room.version) {
             let named = set
@@ -444,7 +537,7 @@ impl<'a> Batch<'a> {
             data.push_str("]}");
             data
         });
-        Ok(Done::Ack(format!(r#"{{"version":{version},"seq":{seq}}}"#)))
+        Ok((version, patch_ack(version, seq)))
     }
 
     fn picture(&self, picture: Picture) -> Joined {
@@ -491,7 +584,23 @@ impl<'a> Batch<'a> {
 }
 
 fn ack_seq(seq: u64) -> Reply {
-    Ok(Done::Ack(format!(r#"{{"seq":{seq}}}"#)))
+    Ok(Done::Ack(seq_ack(seq)))
+}
+
+fn seq_ack(seq: u64) -> String {
+    format!(r#"{{"seq":{seq}}}"#)
+}
+
+fn patch_ack(version: u64, seq: u64) -> String {
+    format!(r#"{{"version":{version},"seq":{seq}}}"#)
+}
+
+fn again_patched(first: First) -> String {
+    patch_ack(first.version, first.seq)
+}
+
+fn message_ack(message: &str) -> String {
+    format!(r#"{{"message":{message}}}"#)
 }
 
 fn bad_increment(name: &str, why: &str) -> Refusal {

@@ -1,6 +1,7 @@
 //! Rooms in the memory of one process: nothing to install, nothing kept over a restart, the same contract.
 
 mod batch;
+mod commands;
 mod pages;
 mod room;
 
@@ -10,11 +11,17 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use roomgate_shared::{ids::RoomId, protocol::ErrorCode};
+use roomgate_shared::{
+    ids::RoomId,
+    protocol::{ErrorCode, command::Since},
+};
 
 use self::{batch::Batch, room::Room};
-use super::{BoxFuture, EventSink, Op, Readiness, Refusal, Reply, Store, StoreError, StoreLimits};
+use super::{
+    Applied, BoxFuture, EventSink, Head, Op, Readiness, Refusal, Reply, Store, StoreError, StoreLimits,
+};
 
 /// Rooms that were not used for so many calls of the store are looked at for their life's end.
 const SWEEP_EVERY: u64 = 4096;
@@ -65,7 +72,21 @@ impl MemoryStore {
         })
     }
 
-    fn apply_now(&self, id: &RoomId, ops: Vec<Op>) -> Vec<Reply> {
+    fn head(&self, id: &RoomId) -> Option<Head> {
+        let now = self.now_ms();
+        let room = self.room(id, now, false)?;
+        let room = room.lock();
+        Some(Head {
+            at: Since {
+                epoch: room.epoch.clone(),
+                seq: room.seq,
+            },
+            is_due: room.end(&self.limits).saturating_sub(now)
+                < self.limits.active_ttl.as_millis() as u64 / 2,
+        })
+    }
+
+    fn apply_now(&self, id: &RoomId, ops: Vec<Op>) -> Applied {
         let now = self.now_ms();
         // Only what stands behind a join that makes the room finds it.
         let creating = ops
@@ -75,7 +96,13 @@ impl MemoryStore {
             Some(room) => (room, 0),
             None => match creating.and_then(|at| Some((self.room(id, now, true)?, at))) {
                 Some(found) => found,
-                None => return ops.iter().map(|_| Err(no_room())).collect(),
+                None => {
+                    return Applied {
+                        replies: ops.iter().map(|_| Err(no_room())).collect(),
+                        epoch: Bytes::new(),
+                        seq: 0,
+                    };
+                }
             },
         };
         let mut room = room.lock();
@@ -89,7 +116,11 @@ impl MemoryStore {
             self.sink.payload(id.as_str(), payload);
         }
         replies.extend(answers);
-        replies
+        Applied {
+            replies,
+            epoch: Bytes::copy_from_slice(room.epoch.as_bytes()),
+            seq: room.seq,
+        }
     }
 }
 
@@ -98,8 +129,12 @@ fn no_room() -> Refusal {
 }
 
 impl Store for MemoryStore {
-    fn apply<'a>(&'a self, room: &'a RoomId, ops: Vec<Op>) -> BoxFuture<'a, Result<Vec<Reply>, StoreError>> {
+    fn apply<'a>(&'a self, room: &'a RoomId, ops: Vec<Op>) -> BoxFuture<'a, Result<Applied, StoreError>> {
         Box::pin(async move { Ok(self.apply_now(room, ops)) })
+    }
+
+    fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Vec<Result<Option<Head>, StoreError>>> {
+        Box::pin(async move { rooms.iter().map(|room| Ok(self.head(room))).collect() })
     }
 
     fn subscribe<'a>(&'a self, _: &'a RoomId) -> BoxFuture<'a, Result<(), StoreError>> {

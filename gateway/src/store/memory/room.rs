@@ -11,6 +11,7 @@ use roomgate_shared::{
     },
 };
 
+use super::commands::Commands;
 use crate::store::StoreLimits;
 
 /// A room. JSON values are kept as the text that clients get.
@@ -26,6 +27,7 @@ pub(super) struct Room {
     pub(super) users: BTreeMap<String, User>,
     /// By message id, which sorts as the messages do: when it was sent, and its text.
     pub(super) messages: BTreeMap<String, (u64, String)>,
+    pub(super) commands: Commands,
     log: VecDeque<Logged>,
     log_bytes: u64,
     /// When the room was last used, Unix ms.
@@ -57,18 +59,24 @@ impl Room {
             state_bytes: 0,
             users: BTreeMap::new(),
             messages: BTreeMap::new(),
+            commands: Commands::default(),
             log: VecDeque::new(),
             log_bytes: 0,
             active: now,
         }
     }
 
+    /// When the room's life ends unless it is used again, Unix ms.
+    pub(super) fn end(&self, limits: &StoreLimits) -> u64 {
+        let idle = self.active.saturating_add(limits.active_ttl.as_millis() as u64);
+        let newest = self.messages.last_key_value().map(|(_, (ts, _))| *ts);
+        let retained = newest.map_or(0, |ts| ts.saturating_add(limits.retention.as_millis() as u64));
+        idle.max(retained)
+    }
+
     /// Whether the room's life has ended.
     pub(super) fn is_over(&self, now: u64, limits: &StoreLimits) -> bool {
-        let idle = now.saturating_sub(self.active) > limits.active_ttl.as_millis() as u64;
-        let newest = self.messages.last_key_value().map(|(_, (ts, _))| *ts);
-        let retained = newest.is_some_and(|ts| now.saturating_sub(ts) <= limits.retention.as_millis() as u64);
-        idle && !retained
+        now > self.end(limits)
     }
 
     /// Adds an event to the log and drops what is past its bounds; the newest stays.
@@ -117,8 +125,10 @@ impl Room {
             .collect())
     }
 
-    /// Drops messages past retention.
+    /// Drops messages past retention, and commands that are remembered no more.
     pub(super) fn purge(&mut self, now: u64, limits: &StoreLimits) {
+        self.commands
+            .forget(now.saturating_sub(limits.dedupe.as_millis() as u64));
         let retention = limits.retention.as_millis() as u64;
         while let Some(oldest) = self.messages.first_entry() {
             if now.saturating_sub(oldest.get().0) <= retention {

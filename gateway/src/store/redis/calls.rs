@@ -16,7 +16,10 @@ use std::{
 use fred::types::{Resp3Frame as Frame, Value};
 use redis_protocol::resp3::decode::complete::decode_bytes_mut;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, PermitIterator},
+        oneshot,
+    },
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
@@ -47,11 +50,14 @@ pub(super) struct Setup {
     pub(super) retry_delay: Duration,
 }
 
-/// Where the answer to a call goes.
+/// A command's name and its arguments.
+pub(super) type Command = (&'static str, Vec<Value>);
+
+/// Where the answer to a command goes.
 type Answer = oneshot::Sender<Result<Frame, StoreError>>;
 
 struct Call {
-    args: Vec<Value>,
+    command: Command,
     answer: Answer,
 }
 
@@ -82,23 +88,57 @@ impl Calls {
         self.up.load(Ordering::Acquire)
     }
 
-    /// `FCALL` with `args`. The reply may be an error that Redis sent.
+    /// Sends one command. The reply may be an error that Redis sent.
     ///
     /// # Errors
     /// `Unavailable`: not sent. `Timeout`: no answer in time, or the connection broke.
-    pub(super) async fn call(&self, args: Vec<Value>) -> Result<Frame, StoreError> {
+    pub(super) async fn call(&self, command: &'static str, args: Vec<Value>) -> Result<Frame, StoreError> {
+        let mut permits = self.permits(1)?;
+        let (answer, answered) = oneshot::channel();
+        if let Some(permit) = permits.next() {
+            let command = (command, args);
+            permit.send(Call { command, answer });
+        }
+        drop(permits);
+        awaited(answered).await
+    }
+
+    /// Sends commands in one go, none of another caller between them, and gives their replies in their order. No step of
+    /// Redis: each command stands for itself, and may fail for itself, as with [`Calls::call`]. More than
+    /// [`MAX_QUEUED`] do not fit.
+    pub(super) async fn pipeline(&self, commands: Vec<Command>) -> Vec<Result<Frame, StoreError>> {
+        let permits = match self.permits(commands.len()) {
+            Ok(permits) => permits,
+            Err(error) => return vec![Err(error); commands.len()],
+        };
+        let mut replies = Vec::with_capacity(commands.len());
+        for (permit, command) in permits.zip(commands) {
+            let (answer, answered) = oneshot::channel();
+            permit.send(Call { command, answer });
+            replies.push(answered);
+        }
+        let mut out = Vec::with_capacity(replies.len());
+        for answered in replies {
+            out.push(awaited(answered).await);
+        }
+        out
+    }
+
+    /// Places in the queue for `count` commands, if the connection is up.
+    fn permits(&self, count: usize) -> Result<PermitIterator<'_, Call>, StoreError> {
         let unavailable = |why: &str| StoreError::Unavailable(why.to_owned());
         if !self.is_up() {
             return Err(unavailable("not connected"));
         }
-        let (answer, answered) = oneshot::channel();
         self.inbox
-            .try_send(Call { args, answer })
-            .map_err(|_| unavailable("too many calls wait"))?;
-        answered
-            .await
-            .unwrap_or_else(|_| Err(unavailable("the store is stopped")))
+            .try_reserve_many(count)
+            .map_err(|_| unavailable("too many calls wait"))
     }
+}
+
+async fn awaited(answered: oneshot::Receiver<Result<Frame, StoreError>>) -> Result<Frame, StoreError> {
+    let stopped = || Err(StoreError::Unavailable("the store is stopped".to_owned()));
+    answered.await.unwrap_or_else(|_| stopped())
 }
 
 /// Keeps the link up.
@@ -187,13 +227,15 @@ impl Link {
     fn take(&mut self, call: Call, inbox: &mut mpsc::Receiver<Call>) {
         let (now, mut next) = (Instant::now(), Some(call));
         for _ in 0..BURST {
-            let Some(Call { args, answer }) = next else { return };
-            push_call(&mut self.pipe.output, &args);
+            let Some(Call { command, answer }) = next else {
+                return;
+            };
+            push_call(&mut self.pipe.output, &command);
             self.under_way.push_back((Some(answer), now));
             next = inbox.try_recv().ok();
         }
-        if let Some(Call { args, answer }) = next {
-            push_call(&mut self.pipe.output, &args);
+        if let Some(Call { command, answer }) = next {
+            push_call(&mut self.pipe.output, &command);
             self.under_way.push_back((Some(answer), now));
         }
     }
@@ -236,11 +278,11 @@ impl Link {
     }
 }
 
-/// Appends `FCALL` with `args` as RESP.
-fn push_call(out: &mut Vec<u8>, args: &[Value]) {
+/// Appends a command as RESP.
+fn push_call(out: &mut Vec<u8>, (command, args): &Command) {
     use std::io::Write as _;
     // Writing to memory does not fail.
-    let _ = write!(out, "*{}\r\n$5\r\nFCALL\r\n", args.len() + 1);
+    let _ = write!(out, "*{}\r\n${}\r\n{command}\r\n", args.len() + 1, command.len());
     for arg in args {
         let number = arg.as_i64().filter(|_| arg.is_integer()).map(|n| n.to_string());
         let bytes = number

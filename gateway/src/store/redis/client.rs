@@ -24,7 +24,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
 
 use super::{
-    calls::{self, Calls},
+    calls::{self, Calls, Command},
     config::{Endpoint, RedisConfig},
     errors::{CommandError, of_fred, of_redis},
     function::LIBRARY,
@@ -134,12 +134,25 @@ impl CommandClient {
     }
 
     async fn call_once(&self, args: Vec<Value>) -> Result<Frame, CommandError> {
-        let calls = self
-            .calls
-            .get()
-            .filter(|_| self.is_up())
-            .ok_or_else(|| CommandError::Store(StoreError::Unavailable("not connected".to_owned())))?;
-        answer(calls.call(args).await.map_err(CommandError::Store)?)
+        let calls = self.calls().map_err(CommandError::Store)?;
+        answer(calls.call("FCALL", args).await.map_err(CommandError::Store)?)
+    }
+
+    /// Sends commands in one go over the connection of the room calls; see [`Calls::pipeline`].
+    pub(super) async fn pipeline(&self, commands: Vec<Command>) -> Vec<Result<Frame, CommandError>> {
+        let replies = match self.calls() {
+            Ok(calls) => calls.pipeline(commands).await,
+            Err(error) => vec![Err(error); commands.len()],
+        };
+        let answers = replies
+            .into_iter()
+            .map(|reply| answer(reply.map_err(CommandError::Store)?));
+        answers.collect()
+    }
+
+    fn calls(&self) -> Result<&Calls, StoreError> {
+        let calls = self.calls.get().filter(|_| self.is_up());
+        calls.ok_or_else(|| StoreError::Unavailable("not connected".to_owned()))
     }
 
     /// Sends one command, if the connection is up.

@@ -6,8 +6,10 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 
 /// The files, in the order in which they are joined: each uses only what stands before it.
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     include_str!("lua/base.lua"),
+    include_str!("lua/epochs.lua"),
+    include_str!("lua/commands.lua"),
     include_str!("lua/log.lua"),
     include_str!("lua/messages.lua"),
     include_str!("lua/users.lua"),

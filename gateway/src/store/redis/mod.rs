@@ -5,6 +5,7 @@
 //! | `lua/` | the room function: a batch as one atomic step; every key and field is described there |
 //! | [`function`] | the Lua files as one library with a versioned name |
 //! | [`request`], [`reply`], [`picture`] | a batch as arguments, an answer as replies, snapshots and resumes |
+//! | [`heads`] | where rooms stand |
 //! | [`client`], [`errors`] | the command connection (fred), and what its errors mean |
 //! | [`subscriber`] | the event connection, its confirmations and its trials |
 //! | [`boot`] | what is checked before serving |
@@ -18,6 +19,7 @@ mod client;
 mod config;
 mod errors;
 mod function;
+mod heads;
 mod picture;
 mod reply;
 mod request;
@@ -47,7 +49,7 @@ pub use self::{
     boot::BootError,
     config::{ConfigError, RedisConfig, Secret},
 };
-use super::{BoxFuture, EventSink, Op, Readiness, Reply, Store, StoreError};
+use super::{Applied, BoxFuture, EventSink, Head, Op, Readiness, Store, StoreError};
 use crate::random;
 
 /// How often an unreachable Redis is reported while starting.
@@ -60,6 +62,8 @@ pub struct RedisStore {
     timeout: Duration,
     retry_delay: Duration,
     limits: Bytes,
+    /// Half of a room's life from its last change, ms.
+    half_life: u64,
     sink: Arc<dyn EventSink>,
     commands: Arc<CommandClient>,
     subscriber: OnceLock<Subscriber>,
@@ -75,6 +79,7 @@ impl RedisStore {
         let commands = Arc::new(CommandClient::new(&config, &endpoint));
         Ok(Arc::new(Self {
             limits: request::limits_text(&config.limits),
+            half_life: config.limits.active_ttl.as_millis() as u64 / 2,
             node: config.node,
             timeout: config.timeout,
             retry_delay: config.retry_delay,
@@ -150,10 +155,7 @@ impl RedisStore {
         })
     }
 
-    async fn call(&self, room: &RoomId, ops: Vec<Op>) -> Result<Vec<Reply>, StoreError> {
-        if ops.is_empty() {
-            return Ok(Vec::new());
-        }
+    async fn call(&self, room: &RoomId, ops: Vec<Op>) -> Result<Applied, StoreError> {
         let request = request::encode(room, ops, &self.limits, random::epoch);
         let frame = self.commands.call(request.args).await?;
         let answer = reply::decode(room, frame, request.expect)?;
@@ -166,13 +168,25 @@ impl RedisStore {
             let ended = ended.map(|text| Value::Bytes(Bytes::copy_from_slice(text.as_bytes())));
             self.commands.send_and_forget("ZREMRANGEBYSCORE", ended.into());
         }
-        Ok(answer.replies)
+        Ok(answer.applied)
     }
 }
 
 impl Store for RedisStore {
-    fn apply<'a>(&'a self, room: &'a RoomId, ops: Vec<Op>) -> BoxFuture<'a, Result<Vec<Reply>, StoreError>> {
+    fn apply<'a>(&'a self, room: &'a RoomId, ops: Vec<Op>) -> BoxFuture<'a, Result<Applied, StoreError>> {
         Box::pin(self.call(room, ops))
+    }
+
+    fn heads<'a>(&'a self, rooms: &'a [RoomId]) -> BoxFuture<'a, Vec<Result<Option<Head>, StoreError>>> {
+        Box::pin(async move {
+            let due = self.now_ms() + self.half_life;
+            let commands = rooms.iter().map(heads::command).collect();
+            let replies = self.commands.pipeline(commands).await;
+            replies
+                .into_iter()
+                .map(|reply| heads::decode(reply?, due))
+                .collect()
+        })
     }
 
     fn subscribe<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<(), StoreError>> {

@@ -13,12 +13,12 @@ use super::{
     picture::{Head, Shared, joined},
     request::Expect,
 };
-use crate::store::{Done, Refusal, Reply, StoreError};
+use crate::store::{Applied, Done, Refusal, Reply, StoreError};
 
 /// A batch's answer.
 pub(super) struct Answer {
-    /// In the order of the operations.
-    pub(super) replies: Vec<Reply>,
+    /// For the caller.
+    pub(super) applied: Applied,
     /// When the room ends, Unix ms, if that moved.
     pub(super) life: Option<u64>,
 }
@@ -49,8 +49,9 @@ fn read(room: &RoomId, frame: Frame, expect: Vec<Expect>) -> Option<Answer> {
     for expect in expect {
         replies.push(reply(&head, shared.as_ref(), items.next()?, expect)?);
     }
+    let seq = head.seq;
     Some(Answer {
-        replies,
+        applied: Applied { replies, epoch, seq },
         life: Some(life).filter(|&life| life > 0),
     })
 }
@@ -58,12 +59,26 @@ fn read(room: &RoomId, frame: Frame, expect: Vec<Expect>) -> Option<Answer> {
 fn reply(head: &Head<'_>, shared: Option<&Shared>, item: Frame, expect: Expect) -> Option<Reply> {
     let mut parts = match expect {
         Expect::Message(tail) => match number(&item) {
-            Some(seq) => return Some(Ok(Done::Ack(message_ack(head, seq, &tail)?))),
-            None => list(item)?,
+            Some(seq) => return Some(Ok(Done::Ack(message_ack(head.epoch, seq, head.ts, &tail)?))),
+            None => {
+                let parts = list(item)?;
+                if let Some(first) = remembered(&parts) {
+                    let first = first?;
+                    let ack = message_ack(&first.epoch, first.seq, first.ts, &tail)?;
+                    return Some(Ok(Done::Again(ack)));
+                }
+                parts
+            }
         },
         Expect::Seq => match number(&item) {
             Some(seq) => return Some(Ok(Done::Ack(seq_ack(seq)))),
-            None => list(item)?,
+            None => {
+                let parts = list(item)?;
+                if let Some(first) = remembered(&parts) {
+                    return Some(Ok(Done::Again(seq_ack(first?.seq))));
+                }
+                parts
+            }
         },
         Expect::Nothing => match number(&item) {
             Some(_) => return Some(Ok(Done::Ack("{}".to_owned()))),
@@ -80,7 +95,13 @@ fn reply(head: &Head<'_>, shared: Option<&Shared>, item: Frame, expect: Expect) 
             let parts = list(item)?;
             match parts.first().and_then(number) {
                 Some(version) => return Some(Ok(Done::Ack(patch_ack(version, number(parts.get(1)?)?)))),
-                None => parts,
+                None => {
+                    if let Some(first) = remembered(&parts) {
+                        let first = first?;
+                        return Some(Ok(Done::Again(patch_ack(first.version?, first.seq))));
+                    }
+                    parts
+                }
             }
         }
         Expect::Join { since, messages } => {
@@ -119,8 +140,36 @@ fn reply(head: &Head<'_>, shared: Option<&Shared>, item: Frame, expect: Expect) 
     }))
 }
 
-fn message_ack(head: &Head<'_>, seq: u64, tail: &[u8]) -> Option<String> {
-    let message = event::message_text(head.epoch, seq, head.ts, std::str::from_utf8(tail).ok()?);
+/// What a command did the first time.
+struct First {
+    seq: u64,
+    ts: u64,
+    epoch: String,
+    version: Option<u64>,
+}
+
+/// `None` outside for an answer that is of no command that has happened before, inside for one that is not understood.
+fn remembered(parts: &[Frame]) -> Option<Option<First>> {
+    let (mark, rest) = parts.split_first()?;
+    if text(mark.clone())? != "=" {
+        return None;
+    }
+    let read = || {
+        let [seq, ts, epoch, version @ ..] = rest else {
+            return None;
+        };
+        Some(First {
+            seq: number(seq)?,
+            ts: number(ts)?,
+            epoch: owned(&text(epoch.clone())?)?,
+            version: version.first().and_then(number),
+        })
+    };
+    Some(read())
+}
+
+fn message_ack(epoch: &str, seq: u64, ts: u64, tail: &[u8]) -> Option<String> {
+    let message = event::message_text(epoch, seq, ts, std::str::from_utf8(tail).ok()?);
     let mut out = String::with_capacity(message.len() + 12);
     out.push_str("{\"message\":");
     out.push_str(&message);
@@ -206,9 +255,9 @@ mod tests {
     fn read(answers: Vec<Frame>, shared: Frame, expect: Vec<Expect>) -> Vec<Reply> {
         let mut items = vec![n(1), n(1_760_000_000_000), t("k1"), n(7), n(0), shared];
         items.extend(answers);
-        decode(&RoomId::new("r").unwrap(), l(items), expect)
-            .unwrap()
-            .replies
+        let answer = decode(&RoomId::new("r").unwrap(), l(items), expect).unwrap();
+        assert_eq!((&answer.applied.epoch[..], answer.applied.seq), (&b"k1"[..], 7));
+        answer.applied.replies
     }
 
     #[test]
@@ -243,6 +292,29 @@ mod tests {
             ack("{}"),
             ack("{\"version\":3,\"seq\":5}"),
             Err(refusal),
+        ];
+        assert_eq!(replies, expected);
+    }
+
+    #[test]
+    fn what_has_happened_before_says_so() {
+        let first = |version: bool| {
+            let mut parts = vec![t("="), n(5), n(1_750_000_000_000), t("k0")];
+            parts.extend(version.then(|| n(3)));
+            l(parts)
+        };
+        let expect = vec![
+            Expect::Message(Bytes::from_static(b"\"by\":\"u\"}")),
+            Expect::Seq,
+            Expect::Patch,
+        ];
+        let replies = read(vec![first(false), first(false), first(true)], n(0), expect);
+        let again = |text: &str| Ok(Done::Again(text.to_owned()));
+        let message = "{\"message\":{\"id\":\"k0-0000000005\",\"seq\":5,\"ts\":1750000000000,\"by\":\"u\"}}";
+        let expected = [
+            again(message),
+            again("{\"seq\":5}"),
+            again("{\"version\":3,\"seq\":5}"),
         ];
         assert_eq!(replies, expected);
     }

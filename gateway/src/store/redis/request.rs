@@ -5,7 +5,7 @@ use std::{fmt::Write as _, ops::Range};
 use bytes::Bytes;
 use fred::types::Value;
 use roomgate_shared::{
-    ids::RoomId,
+    ids::{RoomId, UserId},
     protocol::{
         DEFAULT_PAGE, MAX_PRESENCE_BYTES, MAX_STATE_BYTES,
         command::{Fields, Since},
@@ -14,7 +14,7 @@ use roomgate_shared::{
 };
 
 use super::function::LIBRARY;
-use crate::store::{Join, Op, StoreLimits};
+use crate::store::{CommandKey, Join, Op, StoreLimits, Tail};
 
 /// Texts from this length on are handed over as they are instead of being copied together with the small ones.
 const OWN: usize = 1024;
@@ -64,6 +64,7 @@ pub(super) fn limits_text(limits: &StoreLimits) -> Bytes {
         limits.page_bytes as u64,
         MAX_PRESENCE_BYTES as u64,
         MAX_STATE_BYTES as u64,
+        ms(limits.dedupe),
     ] {
         let _ = write!(text, "{number} ");
     }
@@ -120,6 +121,16 @@ impl Args {
         self.parts.push(Part::Own(bytes));
     }
 
+    /// A command's key, as `lua/commands.lua` has it.
+    fn key(&mut self, user: &UserId, key: Option<&CommandKey>) {
+        match key {
+            None => self.fixed(""),
+            Some(CommandKey { id, fingerprint }) => self.with(|out| {
+                let _ = write!(out, "{fingerprint:016x}{user}\u{1e}{id}");
+            }),
+        }
+    }
+
     fn fields(&mut self, fields: &Fields) {
         self.number(fields.len());
         for (name, value) in fields {
@@ -159,11 +170,20 @@ impl Args {
 }
 
 /// A room's keys in the order of `lua/base.lua`, and last its channel. One allocation for all of them.
-fn names(room: &RoomId) -> [Bytes; 8] {
-    const PARTS: [&str; 8] = [
-        "meta", "log", "messages", "message", "users", "seen", "state", "events",
+fn names(room: &RoomId) -> [Bytes; 10] {
+    const PARTS: [&str; 10] = [
+        "meta",
+        "log",
+        "messages",
+        "message",
+        "commands:0",
+        "commands:1",
+        "users",
+        "seen",
+        "state",
+        "events",
     ];
-    let mut text = String::with_capacity(PARTS.len() * (room.as_str().len() + 17));
+    let mut text = String::with_capacity(PARTS.len() * (room.as_str().len() + 19));
     let ranges = PARTS.map(|part| {
         let start = text.len();
         for piece in ["room:{", room.as_str(), "}:", part] {
@@ -179,7 +199,7 @@ fn names(room: &RoomId) -> [Bytes; 8] {
 pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, epoch: impl Fn() -> String) -> Request {
     let mut args = Args::default();
     let mut expect = Vec::with_capacity(ops.len());
-    let mut keys = 4;
+    let mut keys = 6;
     let mut nonce: Option<String> = None;
     let mut ops = ops.into_iter().peekable();
     while let Some(op) = ops.next() {
@@ -187,7 +207,7 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, epoch: impl Fn
             op,
             Op::MessageSend { .. } | Op::Broadcast { .. } | Op::Signal { .. }
         ) {
-            keys = 7;
+            keys = 9;
         }
         match op {
             Op::Join(join) => {
@@ -208,8 +228,14 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, epoch: impl Fn
                 args.fixed(if leaving { "1" } else { "0" });
                 expect.push(Expect::Nothing);
             }
-            Op::PresenceUpdate { user, set, remove } => {
+            Op::PresenceUpdate {
+                user,
+                key,
+                set,
+                remove,
+            } => {
                 args.fixed("U");
+                args.key(&user, key.as_ref());
                 args.copy(user.as_str());
                 args.fields(&set);
                 args.names(&remove);
@@ -225,12 +251,14 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, epoch: impl Fn
             }
             Op::StatePatch {
                 by,
+                key,
                 set,
                 remove,
                 increment,
                 if_version,
             } => {
                 args.fixed("S");
+                args.key(&by, key.as_ref());
                 args.quoted(by.as_str());
                 match if_version {
                     None => args.fixed(""),
@@ -247,12 +275,12 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, epoch: impl Fn
                 }
                 expect.push(Expect::Patch);
             }
-            Op::MessageSend { by, tail } => {
-                let mut run = vec![(by, tail)];
-                while let Some(Op::MessageSend { by, tail }) =
+            Op::MessageSend { by, key, tail } => {
+                let mut run = vec![(by, key, tail)];
+                while let Some(Op::MessageSend { by, key, tail }) =
                     ops.next_if(|next| matches!(next, Op::MessageSend { .. }))
                 {
-                    run.push((by, tail));
+                    run.push((by, key, tail));
                 }
                 if run.len() == 1 {
                     args.fixed("M");
@@ -260,7 +288,8 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, epoch: impl Fn
                     args.fixed("N");
                     args.number(run.len());
                 }
-                for (by, tail) in run {
+                for (by, key, tail) in run {
+                    args.key(&by, key.as_ref());
                     args.quoted(by.as_str());
                     let tail = Bytes::from(tail);
                     args.bytes(tail.clone());
@@ -274,8 +303,9 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, epoch: impl Fn
                 args.number(limit);
                 expect.push(Expect::Text);
             }
-            Op::Broadcast { by, data } => {
+            Op::Broadcast { by, key, data } => {
                 args.fixed("B");
+                args.key(&by, key.as_ref());
                 args.quoted(by.as_str());
                 args.text(data);
                 expect.push(Expect::Seq);
@@ -291,9 +321,11 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, epoch: impl Fn
                 args.number(limit);
                 expect.push(Expect::Text);
             }
-            Op::Tail { since } => {
+            Op::Tail(Tail { since, ts, known }) => {
                 args.fixed("T");
                 args.since(Some(&since));
+                args.number(ts.unwrap_or(0));
+                args.number(known);
                 args.number(DEFAULT_PAGE);
                 expect.push(Expect::Tail(since.seq));
             }
@@ -343,7 +375,7 @@ fn values(room: &RoomId, keys: usize, limits: &Bytes, args: Args) -> Vec<Value> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use roomgate_shared::{ids::UserId, keys};
+    use roomgate_shared::{ids::CommandId, keys};
 
     #[test]
     fn the_keys_are_those_that_all_agree_on() {
@@ -356,10 +388,14 @@ mod tests {
             messages,
             message,
             log,
-            _commands,
+            even,
+            odd,
             events,
         ] = keys::room(&room);
-        let ours = [meta, log, messages, message, users, seen, state, events].map(Bytes::from);
+        let ours = [
+            meta, log, messages, message, even, odd, users, seen, state, events,
+        ]
+        .map(Bytes::from);
         assert_eq!(names(&room), ours);
     }
 
@@ -379,23 +415,31 @@ mod tests {
         let by = UserId::new("u\"1").unwrap();
         let send = |tail: &str| Op::MessageSend {
             by: by.clone(),
+            key: (tail == "a").then(|| CommandKey {
+                id: CommandId::new("k1").unwrap(),
+                fingerprint: 0xab,
+            }),
             tail: tail.to_owned(),
         };
         let broadcast = Op::Broadcast {
             by: by.clone(),
+            key: None,
             data: "{}".to_owned(),
         };
         let (args, expect) = encoded(vec![send("a"), send("b"), broadcast, send("c")]);
-        assert_eq!(args[1], "4");
+        assert_eq!(args[1], "6");
         assert_eq!(
-            args[6],
-            "10000 600000 8388608 3600000 86400000 1048576 4096 1048576 "
+            args[8],
+            "10000 600000 8388608 3600000 86400000 1048576 4096 1048576 600000 "
         );
-        assert_eq!(args[7], "room:{r}:events");
+        assert_eq!(args[9], "room:{r}:events");
         let by = "\"u\\\"1\"";
+        let key = "00000000000000abu\"1\u{1e}k1";
         assert_eq!(
-            args[8..],
-            ["N", "2", by, "a", by, "b", "B", by, "{}", "M", by, "c"]
+            args[10..],
+            [
+                "N", "2", key, by, "a", "", by, "b", "B", "", by, "{}", "M", "", by, "c"
+            ]
         );
         assert_eq!(expect.len(), 4);
     }

@@ -2,6 +2,7 @@ use super::*;
 
 mod data;
 mod envelope;
+mod fingerprints;
 mod frames;
 mod payloads;
 

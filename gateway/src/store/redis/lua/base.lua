@@ -1,17 +1,20 @@
 --[[ One function, `room`: a batch of operations on one room, as one atomic step.
 
-KEYS, all in the room's slot; a batch of nothing but M, N, B and X names the first four only:
-  1 room:{id}:meta      hash   see below
-  2 room:{id}:log       zset   event text by seq, the newest events
-  3 room:{id}:messages  zset   message id by ms
-  4 room:{id}:message   hash   message id -> message text
-  5 room:{id}:users     hash   user id -> record, see users.lua
-  6 room:{id}:seen      zset   user id by ms last seen
-  7 room:{id}:state     hash   field -> value, JSON text
+KEYS, all in the room's slot; a batch of nothing but M, N, B and X names the first six only:
+  1 room:{id}:meta        hash   see below
+  2 room:{id}:log         zset   event text by seq, the newest events
+  3 room:{id}:messages    zset   message id by ms
+  4 room:{id}:message     hash   message id -> message text
+  5 room:{id}:commands:0  hash   what commands did, see commands.lua
+  6 room:{id}:commands:1  hash   the same
+  7 room:{id}:users       hash   user id -> record, see users.lua
+  8 room:{id}:seen        zset   user id by ms last seen
+  9 room:{id}:state       hash   field -> value, JSON text
 
 ARGV:
-  1 limits: eight integers, each followed by a space: events of the log, their age (ms), their bytes, life from the last
-    change (ms), retention of messages (ms), bytes of a page of messages, bytes of a user's presence, bytes of the state
+  1 limits: nine integers, each followed by a space: events of the log, their age (ms), their bytes, life from the last
+    change (ms), retention of messages (ms), bytes of a page of messages, bytes of a user's presence, bytes of the state,
+    how long commands are remembered (ms)
   2 the room's channel, room:{id}:events. No key, so it stands here: an ACL or a cluster would take it for one.
   3 … operations, one after another: a letter and its arguments, as the files below say. A list is its length and then
     its items.
@@ -19,10 +22,11 @@ ARGV:
 Answer: { 1, ts, epoch, seq, life, shared, answer … }. ts is the time of the step in ms, seq the room's last event after
 it, life the ms at which the room ends where that was renewed, else 0; shared is what the answers of joins have in
 common (join.lua), else 0. An answer is an integer or a text, or a list: { code, message, details? } for a refusal, or
-what the operation's comment says.
+what the operation's comment says, or what commands.lua says of one that has happened before.
 
 Fields of `meta`; times in Unix ms, sizes in bytes:
-  epoch     names the room's life            seq       last event              active    last change
+  epoch     names the order of events, see epochs.lua; `run` and `past` go with it
+  seq       last event                       active    last change             commands  window of commands.lua last written to
   end       when the room ends unless renewed
   live      letters of the keys known to have `end` as their TTL: l log, m messages, h message, u users, e seen, s state
   others    events that are no messages: seq - others messages have been sent
@@ -51,7 +55,7 @@ local function bind()
   encode, decode = cjson.encode, cjson.decode
 end
 
-local META, LOG, MESSAGES, MESSAGE, USERS, SEEN, STATE = 1, 2, 3, 4, 5, 6, 7
+local META, LOG, MESSAGES, MESSAGE, COMMANDS_0, COMMANDS_1, USERS, SEEN, STATE = 1, 2, 3, 4, 5, 6, 7, 8, 9
 -- Handlers by letter: function(c, i, at), `i` being the place of the first argument and `at` that of the answer;
 -- returns the place after the last argument.
 local OPS = {}
@@ -59,8 +63,8 @@ local OPS = {}
 local flush, create
 
 -- What is staged: events, and the arguments of the commands that write them. These lists are used again by the next
--- call, which spares their allocation; `events_n` and `sent_n` of `c` say how much of them counts.
-local new_events, new_log, new_index, new_texts = {}, {}, {}, {}
+-- call, which spares their allocation; `events_n`, `sent_n` and `learnt_n` of `c` say how much of them counts.
+local new_events, new_log, new_index, new_texts, new_commands = {}, {}, {}, {}, {}
 
 -- Ends the call. Only before the first write.
 local function damaged(key, text)

@@ -6,17 +6,30 @@ back as the resumed ones need. `picture`, 0 if all are resumed:
 { status, config (JSON), version, state (members of a JSON object), users (items of a JSON list), members, messages
 (texts, the newest that anyone asked for, oldest first) }. ]]
 
--- T: since: epoch and seq, messages. Keeps the room alive. Answer: { reason }.
+-- Whether the room has the event `seq`, made at `ts`, as far as the log tells.
+local function has(c, seq, ts)
+  if seq > c.seq then return false end
+  if ts == 0 then return true end
+  local event = read('ZRANGEBYSCORE', c.keys[LOG], format('%d', seq), format('%d', seq))[1]
+  return not event or ts_of(event) == ts
+end
+
+-- T: since: epoch and seq, ts of that event or 0, the last seq that the node knows of, messages. Keeps the room alive.
+-- First in its batch. What a node says is true: if the room lacks an event of its epoch, the room is another one than it
+-- was, and its epoch ends. Answer: { reason }.
 OPS.T = function(c, i, at)
+  local epoch, seq, ts, known = c.argv[i], tonumber(c.argv[i + 1]), tonumber(c.argv[i + 2]), tonumber(c.argv[i + 3])
   if not c.epoch then
     gone(c, at)
   else
     rest(c)
+    if epoch == c.epoch and c.events_n == 0 and not c.pending then
+      if not has(c, seq, ts) then new_epoch(c, seq > c.seq) elseif known > c.seq then new_epoch(c, true) end
+    end
     c.kept = true
-    c.asked[#c.asked + 1] = { at = at, epoch = c.argv[i], seq = tonumber(c.argv[i + 1]),
-      messages = tonumber(c.argv[i + 2]) }
+    c.asked[#c.asked + 1] = { at = at, epoch = epoch, seq = seq, known = known, messages = tonumber(c.argv[i + 4]) }
   end
-  return i + 3
+  return i + 5
 end
 
 -- Events from seq `from` on, stored and staged, without those past their age. Returns the seq of the first and them.
@@ -47,7 +60,7 @@ local function answer_joins(c)
   for _, asked in ipairs(c.asked) do
     if asked.epoch == '' then
       asked.reason = 1
-    elseif c.fresh or asked.epoch ~= c.epoch then
+    elseif c.fresh or max(asked.seq, asked.known or 0) > (holds_to(c, asked.epoch) or -1) then
       asked.reason = 3
     elseif asked.seq > c.before then
       asked.reason = 4

@@ -46,15 +46,18 @@ local function trim(c)
   c.lf, c.mark, c.lb, c.trimmed = first, c.seq, lb, true
 end
 
--- B: by (JSON), data (JSON). Answer: seq.
+-- B: key, by (JSON), data (JSON). Answer: seq.
 OPS.B = function(c, i, at)
+  local argv = c.argv
   if not c.epoch then
     gone(c, at)
-  else
+  elseif not happened(c, at, argv[i]) then
     if c.pending then flush(c) end
-    c.out[at] = append(c, 'broadcast', c.argv[i], c.argv[i + 1])
+    local seq = append(c, 'broadcast', argv[i + 1], argv[i + 2])
+    remember(c, argv[i], seq)
+    c.out[at] = seq
   end
-  return i + 2
+  return i + 3
 end
 
 -- X: payload. Answer: 0.

@@ -2,6 +2,23 @@
 
 local ZEROS = '0000000000'
 
+-- Looks up the commands of `n` messages from argument `i` on with one call.
+local function prepare(c, i, n)
+  local fields, m, known = {}, 0, c.known or {}
+  c.known = known
+  for j = i, i + 3 * (n - 1), 3 do
+    local key = c.argv[j]
+    if key ~= '' then
+      local field = sub(key, 17)
+      if known[field] == nil then
+        m = m + 1
+        fields[m] = field
+      end
+    end
+  end
+  look_up(c, fields)
+end
+
 -- Stages `n` messages from argument `i` on.
 local function send(c, i, at, n)
   local epoch = c.epoch
@@ -9,38 +26,43 @@ local function send(c, i, at, n)
     for k = 0, n - 1 do gone(c, at + k) end
     return
   end
+  if n > 1 then prepare(c, i, n) end
   if c.pending then flush(c) end
   local argv, out, ts = c.argv, c.out, c.ts
   local seq, k, m, bytes, s = c.seq, c.events_n, c.sent_n, c.bytes, nil
   local opening = '{"type":"message.sent","room":"' .. c.room .. '","seq":'
   local by, middle = ',"ts":' .. ts .. ',"by":', ',"ts":' .. ts .. ','
   for j = 0, n - 1 do
-    seq, k, m = seq + 1, k + 1, m + 1
-    s = format('%d', seq)
-    local id = epoch .. '-' .. sub(ZEROS, #s + 1) .. s
-    local message = '{"id":"' .. id .. '","seq":' .. s .. middle .. argv[i + 2 * j + 1]
-    local text = opening .. s .. by .. argv[i + 2 * j] .. ',"data":' .. message .. '}'
-    bytes = bytes + #text
-    new_events[k] = text
-    new_log[2 * k - 1], new_log[2 * k] = s, text
-    new_index[2 * m - 1], new_index[2 * m] = ts, id
-    new_texts[2 * m - 1], new_texts[2 * m] = id, message
-    out[at + j] = seq
+    local a = i + 3 * j
+    if not happened(c, at + j, argv[a]) then
+      seq, k, m = seq + 1, k + 1, m + 1
+      s = format('%d', seq)
+      local id = epoch .. '-' .. sub(ZEROS, #s + 1) .. s
+      local message = '{"id":"' .. id .. '","seq":' .. s .. middle .. argv[a + 2]
+      local text = opening .. s .. by .. argv[a + 1] .. ',"data":' .. message .. '}'
+      bytes = bytes + #text
+      new_events[k] = text
+      new_log[2 * k - 1], new_log[2 * k] = s, text
+      new_index[2 * m - 1], new_index[2 * m] = ts, id
+      new_texts[2 * m - 1], new_texts[2 * m] = id, message
+      remember(c, argv[a], seq)
+      out[at + j] = seq
+    end
   end
-  c.seq, c.s, c.events_n, c.sent_n, c.bytes = seq, s, k, m, bytes
+  c.seq, c.s, c.events_n, c.sent_n, c.bytes = seq, s or c.s, k, m, bytes
 end
 
--- M: by (JSON), tail (shared/src/protocol/event.rs, message_tail). Answer: seq; the text is the caller's to rebuild.
+-- M: key, by (JSON), tail (shared/src/protocol/event.rs, message_tail). Answer: seq; the text is the caller's to rebuild.
 OPS.M = function(c, i, at)
   send(c, i, at, 1)
-  return i + 2, at
+  return i + 3, at
 end
 
--- N: several messages on end: a list of by and tail. An answer for each, as of M.
+-- N: several messages on end: a list of key, by and tail. An answer for each, as of M.
 OPS.N = function(c, i, at)
   local n = tonumber(c.argv[i])
   send(c, i + 1, at, n)
-  return i + 1 + 2 * n, at + n - 1
+  return i + 1 + 3 * n, at + n - 1
 end
 
 -- Ranks of the stored messages: `first` is within retention, all others before it are not; `count` is past the last.
@@ -113,7 +135,7 @@ end
 
 -- How many messages come before the one that a cursor names (with `past`: before or at it), whether it exists or not.
 local function rank_of(c, cursor, epoch, past)
-  if epoch ~= c.epoch or c.fresh and c.sent_n == 0 then return 0 end
+  if sub(epoch, 1, LIFE) ~= sub(c.epoch, 1, LIFE) or c.fresh and c.sent_n == 0 then return 0 end
   local count, key, seq = window(c).count, c.keys[MESSAGES], seq_of(cursor)
   if count > 0 then
     local rank = read('ZRANK', key, cursor)

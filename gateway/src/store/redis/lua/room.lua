@@ -12,7 +12,7 @@ local function limits_of(text)
     local list = {}
     for item in string.gmatch(text, '%d+') do list[#list + 1] = tonumber(item) end
     limits = { log_events = list[1], log_age = list[2], log_bytes = list[3], ttl = list[4], retention = list[5],
-      page_bytes = list[6], presence_bytes = list[7], state_bytes = list[8] }
+      page_bytes = list[6], presence_bytes = list[7], state_bytes = list[8], dedupe = list[9] }
     limits_text = text
   end
   return limits
@@ -21,7 +21,7 @@ end
 function create(c, nonce)
   c.epoch, c.fresh, c.seq, c.before, c.life, c.live = nonce, true, 0, 0, 0, ''
   c.lf, c.mark, c.lb, c.version, c.sb = 1, 0, 0, 0, 0
-  c.peak, c.joins, c.members, c.status, c.config = 0, 0, 0, 'active', '{}'
+  c.peak, c.joins, c.members, c.status, c.config, c.past, c.commands = 0, 0, 0, 'active', '{}', '', -1
 end
 
 -- A command that writes a key that was not read; its error if it refuses.
@@ -131,14 +131,20 @@ end
 
 local function write_meta(c)
   local key, seq = c.keys[META], c.s or format('%d', c.seq)
-  if not (c.fresh or c.renewed or c.patched_any or c.counted or c.trimmed) then
+  if not (c.fresh or c.renewed or c.patched_any or c.counted or c.trimmed or c.windowed or c.renamed) then
     call('HSET', key, 'seq', seq, 'active', c.ts)
   else
-    local set = { 'epoch', c.epoch, 'seq', seq, 'active', c.ts }
+    local set = { 'seq', seq, 'active', c.ts }
     local function put_integers(...)
       for _, field in ipairs({ ... }) do
         set[#set + 1], set[#set + 2] = field, format('%d', c[field])
       end
+    end
+    if c.fresh or c.renamed then
+      for _, item in ipairs({ 'epoch', c.epoch, 'run', c.run, 'past', c.past }) do set[#set + 1] = item end
+    end
+    if c.fresh or c.windowed then
+      set[#set + 1], set[#set + 2] = 'commands', format('%d', c.commands) .. (c.earlier and '+' or '')
     end
     if c.renewed then
       for _, item in ipairs({ 'end', format('%d', c.life), 'live', c.live }) do set[#set + 1] = item end
@@ -155,12 +161,14 @@ local function write_meta(c)
   if c.others > 0 then try('HINCRBY', key, 'others', c.others) end
 end
 
--- Of a batch that changes nothing but keeps the room: its life, where that is due.
+-- Of a batch that changes nothing but keeps the room: its life, where that is due, and its epoch.
 local function keep(c)
-  renew(c)
+  local key = c.keys[META]
+  if c.renamed then call('HSET', key, 'epoch', c.epoch, 'run', c.run, 'past', c.past) end
+  if c.kept then renew(c) end
   if c.renewed then
-    call('HSET', c.keys[META], 'end', format('%d', c.life), 'live', c.live)
-    call('PEXPIREAT', c.keys[META], format('%d', c.life))
+    call('HSET', key, 'end', format('%d', c.life), 'live', c.live)
+    call('PEXPIREAT', key, format('%d', c.life))
   end
 end
 
@@ -173,6 +181,7 @@ local function write(c)
   -- From here on the room changes. A room that is made finds nothing of one whose meta is gone.
   if c.fresh then call('UNLINK', unpack(keys, 2)) end
   if n > 0 then write_events(c) end
+  if c.learnt_n > 0 then write_commands(c) end
   if c.touched_any then write_users(c) end
   if c.patched_any then
     c.state_set, c.state_removed = write_hash(keys[STATE], c.patched, function(name) return c.fields[name] end)
@@ -187,32 +196,35 @@ local function write(c)
   if n > 0 then
     call('PUBLISH', c.channel, 'E' .. c.epoch .. ' ' .. new_log[1] .. RS
       .. (n == 1 and new_events[1] or concat(new_events, RS, 1, n)))
-    if c.bytes > 65536 then new_events, new_log, new_index, new_texts = {}, {}, {}, {} end
+    if c.bytes > 65536 then new_events, new_log, new_index, new_texts, new_commands = {}, {}, {}, {}, {} end
   end
 end
 
 local function room(keys, argv)
   if not call then bind() end
   local time = call('TIME')
-  local meta = try('HMGET', keys[META], 'epoch', 'seq', 'active', 'end', 'live')
+  local meta = try('HMGET', keys[META], 'epoch', 'seq', 'active', 'end', 'live', 'run', 'commands')
   if meta.err then damaged(keys[META], meta.err) end
   local now, ts = time[1] * 1000 + floor(time[2] / 1000), nil
   local channel, epoch = argv[2], meta[1]
   local c = {
     keys = keys, argv = argv, limits = limits_of(argv[1]), channel = channel, room = sub(channel, 7, -9),
     epoch = epoch, seq = 0, before = 0, life = 0, live = meta[5], now = now, ts = false, s = false,
-    events_n = 0, sent_n = 0, others = 0, bytes = 0,
+    events_n = 0, sent_n = 0, learnt_n = 0, others = 0, bytes = 0, run = server_run(now),
   }
   if epoch then
     local seq, active, life = tonumber(meta[2]), tonumber(meta[3]), tonumber(meta[4])
     if not (seq and active and life and c.live) then damaged(keys[META], 'not the record of a room') end
     c.seq, c.before, c.life = seq, seq, life
+    local window, earlier = match(meta[7] or '-1', '^(%-?%d+)(%+?)$')
+    c.commands, c.earlier = tonumber(window) or -1, earlier == '+'
     if active > now then
       now = active
       c.now = now
     end
   end
   c.ts = format('%d', now)
+  if epoch and meta[6] ~= c.run then new_epoch(c, true) end
   local out = { 1, now, '', 0, 0, 0, 0 }
   c.out = out
 
@@ -227,7 +239,7 @@ local function room(keys, argv)
   if c.asked and c.asked[1] then answer_joins(c) end
   if c.events_n > 0 or c.touched_any then
     write(c)
-  elseif c.kept then
+  elseif c.kept or c.renamed then
     keep(c)
   end
   if c.signals then

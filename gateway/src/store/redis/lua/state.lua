@@ -77,10 +77,11 @@ local function number(x)
   end
 end
 
--- S: by (JSON), version expected or empty, set: a list of name and value, remove: a list of names, increment: a list of
+-- S: key, by (JSON), version expected or empty, set: a list of name and value, remove: a list of names, increment: a list of
 -- name and number. No name comes twice. Answer: { version, seq }.
 OPS.S = function(c, i, at)
-  local argv = c.argv
+  local argv, key = c.argv, c.argv[i]
+  i = i + 1
   local expected = argv[i + 1]
   local n = tonumber(argv[i + 2])
   local j = i + 3 + 2 * n
@@ -92,6 +93,7 @@ OPS.S = function(c, i, at)
     gone(c, at)
     return stop
   end
+  if happened(c, at, key) then return stop end
   cold(c)
   rest(c)
   local names = {}
@@ -141,6 +143,7 @@ OPS.S = function(c, i, at)
   c.version, c.sb = c.version + 1, bytes
   local seq = append(c, 'state.patched', argv[i], '{"version":' .. c.version .. ',"set":{' .. concat(set, ',')
     .. '},"remove":[' .. concat(remove, ',') .. ']}')
+  remember(c, key, seq, c.version)
   c.out[at] = { c.version, seq }
   return stop
 end

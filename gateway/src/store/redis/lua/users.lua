@@ -57,7 +57,10 @@ function flush(c)
     if pending[part] then parts[#parts + 1] = '"' .. part .. '":[' .. concat(pending[part], ',') .. ']' end
   end
   local seq = append(c, 'presence', nil, '{' .. concat(parts, ',') .. '}')
-  for _, at in ipairs(pending.waiting) do c.out[at] = seq end
+  for _, waiting in ipairs(pending.waiting) do
+    c.out[waiting.at] = seq
+    remember(c, waiting.key, seq)
+  end
 end
 
 -- Gathers changes of one user (pairs of a part and an item) for the presence event. An event says one thing of a user:
@@ -170,9 +173,10 @@ OPS.P = function(c, i, at)
   return i + 3
 end
 
--- U: user, set: a list of name and value, remove: a list of names. Answer: seq.
+-- U: key, user, set: a list of name and value, remove: a list of names. Answer: seq.
 OPS.U = function(c, i, at)
-  local argv, id = c.argv, c.argv[i]
+  local argv, key, id = c.argv, c.argv[i], c.argv[i + 1]
+  i = i + 1
   local n = tonumber(argv[i + 1])
   local j = i + 2 + 2 * n
   local m = tonumber(argv[j])
@@ -181,6 +185,7 @@ OPS.U = function(c, i, at)
     gone(c, at)
     return stop
   end
+  if happened(c, at, key) then return stop end
   rest(c)
   local rec = user(c, id)
   if not rec then
@@ -196,7 +201,8 @@ OPS.U = function(c, i, at)
   else
     rec.presence = presence
     local waiting = announce(c, id, 'updated', render(id, rec, c.ts)).waiting
-    waiting[#waiting + 1] = at
+    waiting[#waiting + 1] = { at = at, key = key }
+    if key ~= '' then c.known[sub(key, 17)] = UNMADE end
     c.touched[id], c.touched_any = true, true
   end
   return stop
