@@ -304,7 +304,7 @@ impl Gateway {
     pub fn wait_ready(&mut self) -> Result<(), Failure> {
         let address = self.address;
         wait_until("the gateway", &mut self.process, || {
-            (ready_status(address)? == 200).then_some(())
+            (ready_answer(address)?.0 == 200).then_some(())
         })
     }
 
@@ -338,18 +338,17 @@ impl Gateway {
     }
 }
 
-/// The status with which a gateway answers `/readyz` within a second; `None` without an answer.
-pub fn ready_status(gateway: SocketAddr) -> Option<u16> {
+/// What a gateway answers to `/readyz` within a second: the status and the text; `None` without an answer.
+pub fn ready_answer(gateway: SocketAddr) -> Option<(u16, String)> {
     let mut stream = connect(gateway)?;
     stream
         .write_all(b"GET /readyz HTTP/1.1\r\nHost: loadtest\r\nConnection: close\r\n\r\n")
         .ok()?;
-    let mut answer = [0; 12];
-    stream.read_exact(&mut answer).ok()?;
-    std::str::from_utf8(answer.strip_prefix(b"HTTP/1.1 ")?)
-        .ok()?
-        .parse()
-        .ok()
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    Some((status, body.trim().to_owned()))
 }
 
 /// The address that a gateway prints as its first line.

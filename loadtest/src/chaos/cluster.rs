@@ -14,7 +14,7 @@ use super::proxy::Proxy;
 use crate::{
     failure::{Failure, check_interrupt},
     process::{
-        Append, Gateway, GatewayOptions, Program, Redis, RedisOptions, lasting_port, pause, ready_status,
+        Append, Gateway, GatewayOptions, Program, Redis, RedisOptions, lasting_port, pause, ready_answer,
     },
 };
 
@@ -220,7 +220,8 @@ impl Cluster {
         let started = Instant::now();
         while started.elapsed() < patience {
             check_interrupt()?;
-            if (ready_status(self.address(gateway)) == Some(200)) == green {
+            let status = ready_answer(self.address(gateway)).map(|(status, _)| status);
+            if (status == Some(200)) == green {
                 return Ok(Some(started.elapsed()));
             }
             pause(Duration::from_millis(20));

@@ -13,7 +13,7 @@ use crate::{
         proxy::{Kind, Rule},
     },
     failure::{Failure, check_interrupt},
-    process::pause,
+    process::{pause, ready_answer},
 };
 
 /// A fault of a gateway's links must be found within this, in ms.
@@ -104,6 +104,12 @@ fn all_ready(stage: &Stage<'_>) -> Result<(), Failure> {
     for gateway in 0..stage.cluster.len() {
         let green = stage.cluster.time_until_ready_is(true, gateway, PATIENCE)?;
         stage.measure("Redis back to /readyz green", green, PATIENCE, 10_000.0)?;
+        if green.is_none() {
+            let says = ready_answer(stage.cluster.address(gateway));
+            stage
+                .journal
+                .note(format!("gateway {gateway} still answers /readyz with {says:?}"))?;
+        }
     }
     Ok(())
 }
