@@ -46,6 +46,13 @@ pub enum Act {
         /// What it may be at most.
         at_most: Option<f64>,
     },
+    /// Something that must happen did not.
+    Never {
+        /// What was waited for.
+        what: String,
+        /// For how long.
+        waited_ms: f64,
+    },
     /// A part of the run begins.
     Phase {
         /// Its name.

@@ -22,7 +22,10 @@ use super::{
     journal::Journal,
     scenarios::{Scenario, Stage},
 };
-use crate::{failure::Failure, process::pause};
+use crate::{
+    failure::{Failure, check_interrupt},
+    process::pause,
+};
 
 /// What is the same for all runs.
 #[derive(Debug, Clone)]
@@ -43,6 +46,8 @@ pub struct Setup {
 const ARRIVAL: Duration = Duration::from_secs(60);
 /// Until all are at rest after the faults, times the slack.
 const SETTLING: Duration = Duration::from_secs(60);
+/// How long a run goes on for the first planted fault.
+const PLANTING: Duration = Duration::from_secs(60);
 /// How often a line tells how far it is.
 const PROGRESS: Duration = Duration::from_secs(5);
 
@@ -110,6 +115,12 @@ pub fn run(scenario: &Scenario, seed: u64, setup: &Setup, folder: &Path) -> Resu
         rooms: &rooms,
     };
     (scenario.run)(&mut stage)?;
+    // A plant shows nothing before there is one.
+    let started = Instant::now();
+    while setup.plant.is_some() && history.planted() == 0 && started.elapsed() < PLANTING {
+        check_interrupt()?;
+        pause(Duration::from_millis(50));
+    }
     crowd.send(false);
     settle(&runtime, &crowd, &journal, folder, &rooms, setup.slack)?;
 

@@ -55,7 +55,11 @@ pub(super) fn delays(deliveries: &[(u32, u64, u32)], commands: &[Command]) -> Ve
 fn phase(reading: &Reading, wanted: &str) -> Option<(u64, u64)> {
     let mut phases = reading.entries.iter().filter_map(|entry| match &entry.what {
         Act::Phase { name } => Some((entry.at, name.as_str())),
-        Act::Fault { .. } | Act::Measure { .. } | Act::Note { .. } | Act::Apart { .. } => None,
+        Act::Fault { .. }
+        | Act::Measure { .. }
+        | Act::Never { .. }
+        | Act::Note { .. }
+        | Act::Apart { .. } => None,
     });
     let from = phases.by_ref().find(|(_, name)| *name == wanted)?.0;
     Some((from, phases.next().map_or(u64::MAX, |(at, _)| at)))
@@ -71,6 +75,7 @@ fn faults(reading: &Reading) -> Vec<(u64, String, usize)> {
         } => Some((entry.at, what.clone(), *gateway)),
         Act::Fault { .. }
         | Act::Measure { .. }
+        | Act::Never { .. }
         | Act::Phase { .. }
         | Act::Note { .. }
         | Act::Apart { .. } => None,
@@ -104,9 +109,15 @@ pub(super) fn judge(reading: &mut Reading) -> Vec<Figure> {
             at_most: at_most.map(|bar| bar * slack),
         });
         figure.times += 1;
+        // What is no number was not measured, and is no good figure.
+        let value = if value.is_nan() { f64::INFINITY } else { value };
         figure.worst = figure.worst.max(value);
     };
+    let mut never = Vec::new();
     for entry in &reading.entries {
+        if let Act::Never { what, waited_ms } = &entry.what {
+            never.push(format!("{what}: not within {waited_ms:.0} ms"));
+        }
         if let Act::Measure {
             what,
             value,
@@ -164,11 +175,11 @@ pub(super) fn judge(reading: &mut Reading) -> Vec<Figure> {
         }
     }
     let figures: Vec<Figure> = figures.into_values().collect();
+    for text in never {
+        reading.violations.add(Rule::Bar, || text);
+    }
     for figure in &figures {
-        if let Some(bar) = figure
-            .at_most
-            .filter(|&bar| figure.worst > bar || figure.worst.is_nan())
-        {
+        if let Some(bar) = figure.at_most.filter(|&bar| figure.worst > bar) {
             reading.violations.add(Rule::Bar, || {
                 format!(
                     "{}: {:.1} {}, at most {bar:.1}",

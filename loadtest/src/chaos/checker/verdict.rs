@@ -25,7 +25,7 @@ impl Reading {
                 Act::Fault { what, .. } => *faults.entry(what.clone()).or_default() += 1,
                 Act::Note { text } => notes.push(text.clone()),
                 Act::Apart { clients, why } => notes.push(format!("{} clients apart: {why}", clients.len())),
-                Act::Measure { .. } | Act::Phase { .. } => {}
+                Act::Measure { .. } | Act::Never { .. } | Act::Phase { .. } => {}
             }
         }
         let sent = self.commands.iter().filter(|command| command.sent.is_some());
@@ -64,7 +64,11 @@ impl Reading {
     pub(super) fn damaged(&self) -> BTreeSet<&str> {
         let rooms = self.entries.iter().filter_map(|entry| match &entry.what {
             Act::Fault { room, .. } => room.as_deref(),
-            Act::Measure { .. } | Act::Phase { .. } | Act::Note { .. } | Act::Apart { .. } => None,
+            Act::Measure { .. }
+            | Act::Never { .. }
+            | Act::Phase { .. }
+            | Act::Note { .. }
+            | Act::Apart { .. } => None,
         });
         rooms.collect()
     }

@@ -7,7 +7,12 @@ mod rooms;
 
 use std::time::{Duration, Instant};
 
-use super::{checker::Promise, cluster::Cluster, crowd::Crowd, journal::Journal};
+use super::{
+    checker::Promise,
+    cluster::Cluster,
+    crowd::Crowd,
+    journal::{Act, Journal},
+};
 use crate::{
     failure::{Failure, check_interrupt},
     process::{Append, pause},
@@ -63,7 +68,7 @@ impl Stage<'_> {
         self.rng.usize(0..self.cluster.len())
     }
 
-    /// Milliseconds into the journal; what did not come within the patience is as long as it.
+    /// Milliseconds into the journal; what did not come within `patience` is a violation.
     fn measure(
         &self,
         what: &str,
@@ -71,10 +76,13 @@ impl Stage<'_> {
         patience: Duration,
         at_most: f64,
     ) -> Result<(), Failure> {
-        let value = took.unwrap_or(patience).as_secs_f64() * 1_000.0;
-        self.journal.measure(what, value, "ms", Some(at_most))?;
-        if took.is_none() {
-            self.journal.note(format!("{what}: not within {patience:?}"))?;
+        let ms = |time: Duration| time.as_secs_f64() * 1_000.0;
+        match took {
+            Some(took) => self.journal.measure(what, ms(took), "ms", Some(at_most))?,
+            None => self.journal.write(Act::Never {
+                what: what.to_owned(),
+                waited_ms: ms(patience),
+            })?,
         }
         Ok(())
     }
