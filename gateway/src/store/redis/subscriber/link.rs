@@ -298,7 +298,7 @@ impl<'a> Link<'a> {
                 self.try_out();
                 self.pipe.write()
             }
-            // Redis lives, but cannot be published to: no word on the subscription. The command connection's own
+            // Redis lives, but cannot be published to: no word on the subscription. The call connection's own
             // supervision sees to that.
             Some(Trial {
                 ponged: true,
