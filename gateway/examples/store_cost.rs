@@ -49,6 +49,7 @@ async fn main() {
         timeout: Duration::from_secs(5),
         max_retries: 10,
         retry_delay: Duration::from_millis(100),
+        wait_replicas: 0,
         node: NodeId::new("bench").unwrap(),
         limits: StoreLimits::default(),
     };

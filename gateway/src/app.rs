@@ -14,10 +14,11 @@ use crate::{
     descriptors,
     hub::{Closing, Hub},
     net::{
+        clients::Clients,
         http::{self, Server},
         ws::Timing,
     },
-    random,
+    outage, random,
     rooms::Rooms,
     session::SessionContext,
     settings::{Settings, StoreKind},
@@ -60,6 +61,8 @@ pub struct App {
     server: Server,
     health: Arc<Health>,
     rooms: Arc<Rooms>,
+    hub: Arc<Hub>,
+    clients: Arc<Clients>,
     store: SharedStore,
     redis: Option<(Arc<RedisStore>, Duration)>,
     drain: Duration,
@@ -99,6 +102,7 @@ impl App {
                     timeout: Duration::from_millis(settings.store.redis_timeout_ms),
                     max_retries: settings.store.redis_max_retries as u32,
                     retry_delay: Duration::from_millis(settings.store.redis_retry_delay_ms),
+                    wait_replicas: settings.store.redis_wait_replicas as u32,
                     node: node.clone(),
                     limits: settings.store_limits(),
                 };
@@ -109,7 +113,7 @@ impl App {
                 )
             }
         };
-        let rooms = Rooms::new(hub, store.clone(), node.clone(), repairs);
+        let rooms = Rooms::new(hub.clone(), store.clone(), node.clone(), repairs);
         let health = Arc::new(Health::new(store.clone(), prometheus));
         let limits = &settings.limits;
         let sessions = Arc::new(SessionContext {
@@ -126,8 +130,10 @@ impl App {
             heartbeat_ms: limits.heartbeat_ms,
             auto_create: settings.access.auto_create_rooms,
         });
+        let clients = Arc::<Clients>::default();
         let server = Server {
             sessions,
+            clients: clients.clone(),
             health: health.clone(),
             origins: settings.access.allowed_origins.clone(),
             max_connections: descriptors::connections(limits.max_connections as usize),
@@ -147,6 +153,8 @@ impl App {
             server,
             health,
             rooms,
+            hub,
+            clients,
             store,
             redis,
             drain,
@@ -170,15 +178,15 @@ impl App {
         let (close, closing) = watch::channel(None);
         let serving = tokio::spawn(http::serve(self.listener, self.server, closing));
         let upkeep = tokio::spawn(upkeep(self.health.clone()));
-        let booted = async {
-            match &self.redis {
-                Some((store, wait)) => store.boot(*wait).await,
-                None => Ok(()),
-            }
-        };
         let run = async {
-            booted.await?;
-            tracing::info!("ready");
+            match &self.redis {
+                Some((store, wait)) => {
+                    store.boot(*wait).await?;
+                    tracing::info!("ready: rooms are in {}", store.server());
+                    outage::watch(self.store.clone(), self.hub.clone(), self.clients.clone()).await;
+                }
+                None => tracing::info!("ready: rooms are in this process's memory"),
+            }
             std::future::pending().await
         };
         let ended: Result<(), AppError> = tokio::select! {

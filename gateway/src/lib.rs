@@ -6,11 +6,13 @@
 pub mod admin;
 pub mod app;
 pub mod auth;
+pub mod breaker;
 mod descriptors;
 pub mod hub;
 pub mod logs;
 pub mod metrics;
 pub mod net;
+pub mod outage;
 #[cfg(debug_assertions)]
 pub mod plant;
 pub mod random;

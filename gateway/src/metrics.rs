@@ -1,6 +1,9 @@
 //! Every metric, its name, labels and meaning in one place. No label takes a value that users choose.
 
-use std::sync::LazyLock;
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use metrics::{Counter, Gauge, Histogram, Unit};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -14,8 +17,34 @@ const DURATION_BUCKETS_MS: &[f64] = &[
 /// Bounds of the batch sizes.
 const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
+/// A counter that this process reads, too.
+pub struct Tally {
+    counter: Counter,
+    count: AtomicU64,
+}
+
+impl Tally {
+    fn new(counter: Counter) -> Self {
+        Self {
+            counter,
+            count: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts `by` more.
+    pub fn increment(&self, by: u64) {
+        self.counter.increment(by);
+        self.count.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// What has been counted since the start.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
 macro_rules! metrics {
-    ($($(#[doc = $doc:literal])* $field:ident: $kind:ident = $name:literal $(, $unit:expr)?;)*) => {
+    ($($(#[doc = $doc:literal])* $field:ident: $kind:ident = $name:literal $({ $($label:literal => $value:literal),* })? $(, $unit:expr)?;)*) => {
         /// Handles of the metrics without labels, looked up once.
         pub struct Metrics {
             $($(#[doc = $doc])* pub $field: $kind,)*
@@ -29,7 +58,7 @@ macro_rules! metrics {
                 metrics::describe_counter!("roomgate_commands_total", "Commands read, by type.");
                 metrics::describe_counter!("roomgate_errors_total", "Error frames sent, by code.");
                 Self {
-                    $($field: metrics!(@register $kind, $name),)*
+                    $($field: metrics!(@register $kind, $name $($(, $label => $value)*)?),)*
                     commands: CommandType::ALL
                         .iter()
                         .map(|&kind| (kind, metrics::counter!("roomgate_commands_total", "type" => kind.as_str())))
@@ -42,14 +71,16 @@ macro_rules! metrics {
             }
         }
     };
+    (@describe Tally, $name:literal, $doc:expr) => { metrics::describe_counter!($name, $doc.trim()) };
     (@describe Counter, $name:literal, $doc:expr) => { metrics::describe_counter!($name, $doc.trim()) };
     (@describe Gauge, $name:literal, $doc:expr) => { metrics::describe_gauge!($name, $doc.trim()) };
     (@describe Histogram, $name:literal, $doc:expr, $unit:expr) => {
         metrics::describe_histogram!($name, $unit, $doc.trim())
     };
-    (@register Counter, $name:literal) => { metrics::counter!($name) };
-    (@register Gauge, $name:literal) => { metrics::gauge!($name) };
-    (@register Histogram, $name:literal) => { metrics::histogram!($name) };
+    (@register Tally, $($name:tt)+) => { Tally::new(metrics::counter!($($name)+)) };
+    (@register Counter, $($name:tt)+) => { metrics::counter!($($name)+) };
+    (@register Gauge, $($name:tt)+) => { metrics::gauge!($($name)+) };
+    (@register Histogram, $($name:tt)+) => { metrics::histogram!($($name)+) };
 }
 
 metrics! {
@@ -74,7 +105,7 @@ metrics! {
     /// Holes found in the order of a room's events.
     gaps: Counter = "roomgate_gaps_total";
     /// Times that a room's missed events were fetched from the store's log, once for all its members here.
-    repairs: Counter = "roomgate_repairs_total";
+    repairs: Tally = "roomgate_repairs_total";
     /// Connections that came back and were given what they missed from this node's memory.
     resumes_kept: Counter = "roomgate_resumes_kept_total";
     /// Connections that came back and were given what they missed from the store's log.
@@ -82,7 +113,7 @@ metrics! {
     /// Commands that had happened before, and were answered as then.
     duplicates: Counter = "roomgate_duplicate_commands_total";
     /// Fresh pictures given to members of a room whose past could not be continued.
-    resyncs: Counter = "roomgate_resyncs_total";
+    resyncs: Tally = "roomgate_resyncs_total";
     /// Payloads on a room's channel that no gateway of this version writes.
     bad_payloads: Counter = "roomgate_bad_payloads_total";
     /// From a command's arrival to its answer being queued.
@@ -95,6 +126,15 @@ metrics! {
     store_errors: Counter = "roomgate_store_errors_total";
     /// Whether the store can serve: 1 or 0.
     store_ready: Gauge = "roomgate_store_ready";
+    /// The circuit breaker of the connection to Redis: 0 closed, 1 half-open, 2 open. While it is open commands are refused at
+    /// once.
+    redis_breaker: Gauge = "roomgate_breaker_state" { "scope" => "redis" };
+    /// Times that a circuit breaker opened: that of the connection to Redis, or one of a room.
+    redis_openings: Counter = "roomgate_breaker_openings_total" { "scope" => "redis" };
+    /// Times that a circuit breaker opened: that of the connection to Redis, or one of a room.
+    room_openings: Counter = "roomgate_breaker_openings_total" { "scope" => "room" };
+    /// Rooms on this node whose circuit breaker is not closed: their commands are refused, one is tried now and then.
+    rooms_unavailable: Gauge = "roomgate_rooms_unavailable";
 }
 
 impl Metrics {

@@ -117,6 +117,12 @@ pub struct StoreSettings {
     #[arg(long, env = "REDIS_RETRY_DELAY_MS", default_value = "100", value_name = "MS", value_parser = range(1, 60_000))]
     pub redis_retry_delay_ms: u64,
 
+    /// Replicas that must have a change before it is acknowledged (WAIT), so that it outlives the loss of the server. Half
+    /// of REDIS_TIMEOUT_MS is waited for them, two seconds at most; then the command fails with `timeout`, though it is
+    /// written. 0: what the server has taken is acknowledged.
+    #[arg(long, env = "REDIS_WAIT_REPLICAS", default_value = "0", value_name = "COUNT", value_parser = range(0, 10))]
+    pub redis_wait_replicas: u64,
+
     /// Seconds that a room lives after its last use, unless it holds messages for longer.
     #[arg(long, env = "REDIS_TTL_ACTIVE_ROOM", default_value = "3600", value_name = "SECONDS", value_parser = range(1, 31_536_000))]
     pub redis_ttl_active_room: u64,

@@ -23,8 +23,13 @@ mod on_redis;
 mod presence;
 #[path = "store_contract/property.rs"]
 mod property;
+#[allow(dead_code, reason = "each suite uses a part")]
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "store_contract/redis_faults.rs"]
 mod redis_faults;
+#[path = "store_contract/redis_links.rs"]
+mod redis_links;
 #[path = "support/redis_server.rs"]
 mod redis_server;
 #[path = "store_contract/rollback.rs"]

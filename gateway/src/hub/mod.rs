@@ -13,7 +13,10 @@ mod room;
 use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -41,6 +44,9 @@ pub struct Hub {
     hasher: RandomState,
     repairs: mpsc::UnboundedSender<RepairRequest>,
     recent: Arc<RecentBytes>,
+    /// Interruptions told so far, and up to which of them all rooms have been compared since.
+    interruptions: AtomicU64,
+    compared: AtomicU64,
 }
 
 /// What the hub asks of whoever repairs rooms.
@@ -61,6 +67,8 @@ impl Hub {
             hasher: RandomState::new(),
             repairs,
             recent: Arc::default(),
+            interruptions: AtomicU64::new(0),
+            compared: AtomicU64::new(0),
         };
         (Arc::new(hub), requests)
     }
@@ -92,6 +100,26 @@ impl Hub {
             .collect()
     }
 
+    /// How many interruptions have been told. Asked by whoever begins to compare all rooms, to say so at the end.
+    pub fn interruptions(&self) -> u64 {
+        self.interruptions.load(Ordering::Relaxed)
+    }
+
+    /// All rooms have been compared since so many interruptions, and those that differ are in repair.
+    pub fn compared(&self, interruptions: u64) {
+        self.compared.fetch_max(interruptions, Ordering::Relaxed);
+    }
+
+    /// Whether some room is in repair, or not compared yet since the last interruption.
+    pub fn is_repairing(&self) -> bool {
+        if self.compared.load(Ordering::Relaxed) < self.interruptions() {
+            return true;
+        }
+        let repairing =
+            |shard: &HashMap<RoomId, Arc<LocalRoom>>| shard.values().any(|room| room.is_repairing());
+        self.shards.iter().any(|shard| repairing(&shard.lock()))
+    }
+
     /// Asks for a room to be compared with the store, unless that is asked for already.
     pub fn request_repair(&self, room: &Arc<LocalRoom>) {
         if room.begin_repair() {
@@ -119,6 +147,7 @@ impl EventSink for Hub {
     }
 
     fn interrupted(&self) {
+        self.interruptions.fetch_add(1, Ordering::Relaxed);
         let _ = self.repairs.send(RepairRequest::All);
     }
 }

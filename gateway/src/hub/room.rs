@@ -411,6 +411,11 @@ impl LocalRoom {
         }
     }
 
+    /// Whether the room is being compared with the store, or is to be.
+    pub fn is_repairing(&self) -> bool {
+        self.inner.lock().repairing
+    }
+
     /// Marks the room as being compared with the store; `false` where it is already.
     pub fn begin_repair(&self) -> bool {
         let mut inner = self.inner.lock();

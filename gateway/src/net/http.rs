@@ -3,7 +3,6 @@
 //! hyper serves HTTP/1 with a deadline for a request's head; `/ws` becomes a WebSocket; axum routes the rest.
 
 use std::{
-    collections::HashMap,
     convert::Infallible,
     net::SocketAddr,
     sync::{
@@ -20,7 +19,6 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use roomgate_shared::{ids::ConnectionId, protocol::CloseCode};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -29,7 +27,10 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::ws::{self, Echo, SessionHandler, Timing};
+use super::{
+    clients::Clients,
+    ws::{self, Echo, SessionHandler, Timing},
+};
 use crate::{
     admin::{health::Health, page},
     auth,
@@ -48,6 +49,8 @@ const REPORT: Duration = Duration::from_secs(10);
 pub struct Server {
     /// What sessions share.
     pub sessions: Arc<SessionContext>,
+    /// Every WebSocket.
+    pub clients: Arc<Clients>,
     /// The health routes.
     pub health: Arc<Health>,
     /// Origins that may connect; none: the same host.
@@ -71,8 +74,6 @@ struct Serving {
     opened: AtomicU64,
     /// Accepted WebSockets, the handshakes under way included.
     open: AtomicUsize,
-    /// Every WebSocket, to be told when all are to end.
-    clients: Mutex<HashMap<ConnectionId, Arc<Client>>>,
 }
 
 /// Counts a WebSocket for as long as it lives.
@@ -83,7 +84,7 @@ struct Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.serving.clients.lock().remove(&self.id);
+        self.serving.server.clients.remove(self.id);
         self.serving.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -96,7 +97,6 @@ pub async fn serve(listener: TcpListener, server: Server, mut closing: watch::Re
         router,
         opened: AtomicU64::new(0),
         open: AtomicUsize::new(0),
-        clients: Mutex::default(),
     });
     let mut refused: Option<Instant> = None;
     let closing = loop {
@@ -117,10 +117,8 @@ pub async fn serve(listener: TcpListener, server: Server, mut closing: watch::Re
     };
     drop(listener);
     while serving.open.load(Ordering::Relaxed) > 0 {
-        // Each turn tells those whose handshake was under way at the last; telling one twice does nothing.
-        for client in serving.clients.lock().values() {
-            client.outbox.close(closing.clone());
-        }
+        // Each turn tells those whose handshake was under way at the last.
+        serving.server.clients.close(&closing);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -230,11 +228,11 @@ fn upgrade(serving: &Arc<Serving>, mut request: Request<Incoming>, echo: bool) -
         if echo {
             let outbox = server.sessions.outbox_bytes;
             let client = Arc::new(Client::new(id, identity.user, identity.name.into(), outbox));
-            serving.clients.lock().insert(id, client.clone());
+            server.clients.insert(client.clone(), false);
             tokio::spawn(ws::run(stream, first, Echo(client), server.timing, open));
         } else {
             let session = Session::open(server.sessions.clone(), id, identity);
-            serving.clients.lock().insert(id, session.client().clone());
+            server.clients.insert(session.client().clone(), true);
             tokio::spawn(ws::run(
                 stream,
                 first,

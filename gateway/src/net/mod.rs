@@ -1,4 +1,5 @@
 //! Sockets: the listener, HTTP routes, and the WebSocket transport.
 
+pub mod clients;
 pub mod http;
 pub mod ws;

@@ -4,6 +4,7 @@
 //! what came meanwhile, and answers. What a room's members must be told beyond events (a hole, another epoch) is
 //! [`repair`]'s.
 
+mod failure;
 mod queue;
 mod repair;
 
@@ -127,9 +128,13 @@ impl Rooms {
         rooms
     }
 
-    /// Rooms that are open here, whether or not somebody is in them yet.
+    /// Rooms that are open here, whether or not somebody is in them yet; but not those that the store cannot serve.
     pub fn open_rooms(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        let open = |shard: &HashMap<RoomId, Arc<RoomQueue>>| {
+            let well = shard.values().filter(|queue| !queue.breaker().is_open());
+            well.count()
+        };
+        self.shards.iter().map(|shard| open(&shard.lock())).sum()
     }
 
     fn shard(&self, room: &RoomId) -> &Mutex<HashMap<RoomId, Arc<RoomQueue>>> {
@@ -155,6 +160,17 @@ impl Rooms {
             && queue.push(work)
         {
             tokio::spawn(queue::run(self.clone(), queue.clone()));
+        }
+    }
+
+    /// Looks whether a room that was damaged when its last work was done can be forgotten.
+    fn look(self: &Arc<Self>, room: &RoomId) {
+        let shard = self.shard(room).lock();
+        if let Some(queue) = shard.get(room) {
+            queue.breaker().looked();
+            if queue.claim() {
+                tokio::spawn(queue::run(self.clone(), queue.clone()));
+            }
         }
     }
 

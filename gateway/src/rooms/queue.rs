@@ -16,12 +16,16 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use roomgate_shared::{
-    ids::{CommandId, RoomId},
+    ids::CommandId,
     protocol::{CommandType, ErrorCode, event},
 };
 use tokio::time::Instant;
 
-use super::{Known, Origin, Rooms, Work, repair};
+use super::{
+    Known, Origin, Rooms, Work,
+    failure::{self, RoomBreaker},
+    repair,
+};
 use crate::{
     hub::{Client, Entry, Kept, LocalRoom, Membership, Repair, text_frame},
     metrics::metrics,
@@ -34,15 +38,13 @@ const MAX_BATCH_OPS: usize = 256;
 /// has kept counts for a quarter: its answer is short unless the room has changed its epoch.
 const MAX_BATCH_READS: usize = 32;
 
-/// Pause before what must reach the store is tried again.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
-
 /// See the module.
 pub(super) struct RoomQueue {
     local: Arc<LocalRoom>,
     state: Mutex<State>,
     /// The store's channel of this room is open. Changed by the one task only.
     subscribed: AtomicBool,
+    breaker: RoomBreaker,
 }
 
 #[derive(Default)]
@@ -58,6 +60,7 @@ impl RoomQueue {
             local,
             state: Mutex::default(),
             subscribed: AtomicBool::new(false),
+            breaker: RoomBreaker::default(),
         }
     }
 
@@ -70,6 +73,15 @@ impl RoomQueue {
         let mut state = self.state.lock();
         state.works.push_back(work);
         !std::mem::replace(&mut state.running, true)
+    }
+
+    pub(super) fn breaker(&self) -> &RoomBreaker {
+        &self.breaker
+    }
+
+    /// Claims the queue for the caller, who is to start [`run`]; `false` where a task runs.
+    pub(super) fn claim(&self) -> bool {
+        !std::mem::replace(&mut self.state.lock().running, true)
     }
 
     /// Whether the store's channel of this room is open.
@@ -86,6 +98,15 @@ impl RoomQueue {
         state.running = false;
         state.works = VecDeque::new();
         true
+    }
+
+    fn has_work(&self) -> bool {
+        !self.state.lock().works.is_empty()
+    }
+
+    /// All that is queued.
+    pub(super) fn take_all(&self) -> VecDeque<Work> {
+        std::mem::take(&mut self.state.lock().works)
     }
 
     /// The next batch: what is queued, up to a bound, and not past the point where a connection that enters or leaves in
@@ -179,6 +200,11 @@ impl RoomQueue {
     }
 
     fn refuse(&self, origin: Origin, refusal: Refusal) {
+        self.refuse_for(origin, refusal, None);
+    }
+
+    /// Answers a command by an error. `retry`: when it is worth trying again, where that is known.
+    pub(super) fn refuse_for(&self, origin: Origin, refusal: Refusal, retry: Option<Duration>) {
         if let Origin::Command {
             client,
             membership,
@@ -192,7 +218,26 @@ impl RoomQueue {
             if kind == CommandType::Join {
                 membership.end_join();
             }
-            answer_error(&client, id.as_ref(), &self.local, &refusal);
+            answer_error_for(&client, id.as_ref(), &self.local, &refusal, retry);
+            finish(&client, received, weight);
+        }
+    }
+
+    /// Answers a command by an ack with `data`, without the store.
+    pub(super) fn acknowledge(&self, origin: Origin, data: &str) {
+        if let Origin::Command {
+            client,
+            id,
+            received,
+            weight,
+            ..
+        } = origin
+        {
+            if let Some(id) = &id {
+                client
+                    .outbox
+                    .push_answer(text_frame(&event::ack_text(id, Some(self.local.id()), data)));
+            }
             finish(&client, received, weight);
         }
     }
@@ -202,36 +247,32 @@ impl RoomQueue {
 pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
     let local = queue.local.clone();
     loop {
+        // Commands that have arrived already are read first, and go along.
+        tokio::task::yield_now().await;
+        let now = Instant::now();
+        if queue.has_work()
+            && let Err(wait) = queue.breaker.admit(now)
+        {
+            failure::refuse_all(&rooms, &queue, wait);
+            continue;
+        }
         let (ops, origins) = queue.batch();
         if ops.is_empty() {
-            let idle = if local.is_empty() {
-                rooms.retire(&queue)
-            } else {
-                queue.rest()
-            };
-            if idle {
+            queue.breaker.gave_up(now);
+            if idle(&rooms, &queue, now) {
                 return;
             }
             continue;
         }
-        // What is to be tried again where the batch fails; clients send theirs again themselves.
-        let kept: Vec<Option<Op>> = ops
-            .iter()
-            .zip(&origins)
-            .map(|(op, origin)| (!origin.is_command()).then(|| op.clone()))
-            .collect();
+        let kept = failure::kept(&ops, &origins);
         let repair = match commit(&rooms, &queue, ops).await {
             Ok(applied) => {
+                queue.breaker.succeeded(local.id());
                 local.acknowledged(&applied.epoch, applied.seq);
                 complete(&rooms, &queue, origins, applied.replies)
             }
             Err(error) => {
-                metrics().store_errors.increment(1);
-                report(&local, origins.len(), &error);
-                let again = fail(&queue, kept, origins, &error);
-                if !again.is_empty() {
-                    tokio::spawn(submit_later(rooms.clone(), local.id().clone(), again));
-                }
+                failure::fail(&rooms, &queue, kept, origins, &error);
                 Repair::NotNeeded
             }
         };
@@ -241,27 +282,21 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
     }
 }
 
-fn report(local: &LocalRoom, operations: usize, error: &StoreError) {
-    match error {
-        // The store says itself when it is away and when it is back.
-        StoreError::Unavailable(_) => {
-            tracing::debug!(room = %local.id(), operations, %error, "a batch failed")
-        }
-        StoreError::Timeout(_) => {
-            tracing::warn!(room = %local.id(), operations, %error, "a batch failed")
-        }
-        StoreError::Damaged(_) | StoreError::Internal(_) => {
-            tracing::error!(room = %local.id(), operations, %error, "a batch failed");
-        }
+/// Ends the task's claim on the queue, unless there is work. A room that nobody is in is forgotten, a damaged one not
+/// before its breaker has been due for long.
+fn idle(rooms: &Arc<Rooms>, queue: &RoomQueue, now: Instant) -> bool {
+    let empty = queue.local.is_empty();
+    if empty && queue.breaker.may_be_forgotten(now) {
+        return rooms.retire(queue);
     }
-}
-
-/// Queues works again after a pause. Commands that come meanwhile do not wait for them.
-async fn submit_later(rooms: Arc<Rooms>, room: RoomId, works: Vec<Work>) {
-    tokio::time::sleep(RETRY_PAUSE).await;
-    for work in works {
-        rooms.submit(&room, work);
+    if empty && let Some(wait) = queue.breaker.look_after(now) {
+        let (rooms, room) = (rooms.clone(), queue.local.id().clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            rooms.look(&room);
+        });
     }
+    queue.rest()
 }
 
 /// Sends a batch to the store, the room being subscribed first if somebody enters.
@@ -286,40 +321,6 @@ async fn commit(rooms: &Rooms, queue: &RoomQueue, ops: Vec<Op>) -> Result<Applie
         ))),
         Err(error) => Err(error),
     }
-}
-
-/// Answers a batch that the store refused as a whole. What must reach the store is given back, to be tried again.
-fn fail(queue: &RoomQueue, kept: Vec<Option<Op>>, origins: Vec<Origin>, error: &StoreError) -> Vec<Work> {
-    let mut again = Vec::new();
-    for (op, origin) in kept.into_iter().zip(origins) {
-        match origin {
-            Origin::Command {
-                ref client,
-                ref membership,
-                kind,
-                ..
-            } => {
-                if kind == CommandType::Join && error.may_have_happened() && !membership.is_joined() {
-                    // The store may count a member that was told it did not get in.
-                    let (client, membership) = (client.clone(), membership.clone());
-                    let op = Op::Part {
-                        user: client.user.clone(),
-                        connection: client.id,
-                        leaving: true,
-                    };
-                    again.push(Work {
-                        op,
-                        origin: Origin::Unconfirmed { client, membership },
-                    });
-                }
-                queue.refuse(origin, error.refusal());
-            }
-            Origin::Gone { .. } | Origin::Unconfirmed { .. } | Origin::Resync { .. } | Origin::Repair(_) => {
-                again.extend(op.map(|op| Work { op, origin }));
-            }
-        }
-    }
-    again
 }
 
 /// Carries out what the store has decided, in the order of the batch.
@@ -484,6 +485,16 @@ fn answer(client: &Client, id: Option<&CommandId>, text: impl FnOnce(&CommandId)
 }
 
 fn answer_error(client: &Client, id: Option<&CommandId>, local: &LocalRoom, refusal: &Refusal) {
+    answer_error_for(client, id, local, refusal, None);
+}
+
+fn answer_error_for(
+    client: &Client,
+    id: Option<&CommandId>,
+    local: &LocalRoom,
+    refusal: &Refusal,
+    retry: Option<Duration>,
+) {
     metrics().error(refusal.code).increment(1);
     tracing::debug!(
         connection = %client.id,
@@ -493,7 +504,9 @@ fn answer_error(client: &Client, id: Option<&CommandId>, local: &LocalRoom, refu
         message = %refusal.message,
         "a command is refused"
     );
-    let retry = retry_after_ms(refusal.code);
+    // Rounded up: who comes at the very moment is not to be told the rest of a millisecond.
+    let known = retry.map(|retry| u64::try_from(retry.as_millis()).unwrap_or(u64::MAX) + 1);
+    let retry = failure::retry_after_ms(refusal.code).map(|usual| known.unwrap_or(usual));
     let text = event::error_text(
         id,
         Some(local.id()),
@@ -503,17 +516,6 @@ fn answer_error(client: &Client, id: Option<&CommandId>, local: &LocalRoom, refu
         refusal.details.as_deref(),
     );
     client.outbox.push_answer(text_frame(&text));
-}
-
-/// When a client may try again after a failure of ours, ms; it adds jitter of its own.
-fn retry_after_ms(code: ErrorCode) -> Option<u64> {
-    if matches!(code, ErrorCode::Unavailable | ErrorCode::RoomUnavailable) {
-        Some(1_000)
-    } else if matches!(code, ErrorCode::Timeout | ErrorCode::Internal) {
-        Some(250)
-    } else {
-        None
-    }
 }
 
 fn finish(client: &Client, received: Instant, weight: usize) {

@@ -62,6 +62,7 @@ async fn compare(rooms: Arc<Rooms>, asked: Arc<Notify>) {
 /// Compares all rooms with the store, however long it takes to be there, and has repaired those that differ.
 async fn compare_all(rooms: &Arc<Rooms>) {
     let started = Instant::now();
+    let interruptions = rooms.hub.interruptions();
     let mut left = rooms.hub.rooms();
     let (count, mut differ) = (left.len(), 0);
     loop {
@@ -89,8 +90,10 @@ async fn compare_all(rooms: &Arc<Rooms>) {
         left = again;
         tokio::time::sleep(RETRY).await;
     }
+    rooms.hub.compared(interruptions);
     let ms = started.elapsed().as_millis() as u64;
-    tracing::info!(
+    // What came of an outage is told with its end, once.
+    tracing::debug!(
         rooms = count,
         differ,
         ms,

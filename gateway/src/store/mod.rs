@@ -322,7 +322,7 @@ pub struct Head {
 pub enum StoreError {
     /// Not sent, or refused by a server that cannot take writes now: nothing has happened.
     #[error("the store cannot be reached: {0}")]
-    Unavailable(String),
+    Unavailable(Unreachable),
     /// No answer in time, or the connection broke with the call under way: it may have happened.
     #[error("no answer of the store in time: {0}")]
     Timeout(String),
@@ -334,7 +334,25 @@ pub enum StoreError {
     Internal(String),
 }
 
+/// [`StoreError::Unavailable`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unreachable {
+    /// Why, for the log.
+    pub reason: Cow<'static, str>,
+    /// When the store is tried again, from the moment of the error; `None` where that is not known.
+    pub retry_after: Option<Duration>,
+}
+
 impl StoreError {
+    /// [`StoreError::Unavailable`] where it is not known when it will be tried again.
+    pub fn unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
+        StoreError::Unavailable(Unreachable {
+            reason: reason.into(),
+            retry_after: None,
+        })
+    }
+
     /// Whether the batch may have been applied all the same.
     pub fn may_have_happened(&self) -> bool {
         match self {

@@ -32,6 +32,7 @@ pub(crate) fn config(url: &str, index: usize, limits: StoreLimits) -> RedisConfi
         timeout: Duration::from_secs(5),
         max_retries: 10,
         retry_delay: Duration::from_millis(50),
+        wait_replicas: 0,
         node: NodeId::new(format!("gw-{}-{index}", std::process::id())).unwrap(),
         limits,
     }

@@ -337,6 +337,15 @@ pub fn message_text(epoch: &str, seq: u64, ts: u64, tail: &str) -> String {
     out
 }
 
+/// The text of `status`: whether the store is away.
+pub fn status_text(away: bool) -> &'static str {
+    if away {
+        r#"{"type":"status","data":{"redis":"down"}}"#
+    } else {
+        r#"{"type":"status","data":{"redis":"ok"}}"#
+    }
+}
+
 /// The text of a signal.
 pub fn signal_text(room: &RoomId, by: &str, event: &str, payload: &str) -> String {
     let mut out = String::with_capacity(payload.len() + event.len() + by.len() + 96);

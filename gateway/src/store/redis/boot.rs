@@ -77,34 +77,26 @@ pub(super) enum Attempt {
     Never(BootError),
 }
 
-/// Connects once and looks at the server.
-pub(super) async fn look(endpoint: &Endpoint, name: &str, patience: Duration) -> Result<(), Attempt> {
+/// Connects once and looks at the server. Says what it is, for the log.
+pub(super) async fn look(endpoint: &Endpoint, name: &str, patience: Duration) -> Result<String, Attempt> {
     let failed = |error| sort(endpoint, error);
     let mut wire = Wire::connect(endpoint, name, patience).await.map_err(failed)?;
-    match info(&mut wire, "server", patience).await.map_err(failed)? {
-        None => tracing::info!("Redis does not show INFO to this user: its version is not checked"),
-        Some(text) => check_version(endpoint, &text).map_err(Attempt::Never)?,
+    let server = info(&mut wire, "server", patience).await.map_err(failed)?;
+    let found = check_version(endpoint, &server).map_err(Attempt::Never)?;
+    let memory = info(&mut wire, "memory", patience).await.map_err(failed)?;
+    if let Some(policy) = line(&memory, "maxmemory_policy").filter(|policy| *policy != "noeviction") {
+        tracing::warn!(
+            policy,
+            "maxmemory-policy is not noeviction: when its memory is full, Redis will remove rooms that are in use",
+        );
     }
-    match info(&mut wire, "memory", patience).await.map_err(failed)? {
-        None => tracing::info!("Redis does not show INFO to this user: its maxmemory-policy is not checked"),
-        Some(text) => match line(&text, "maxmemory_policy") {
-            None | Some("noeviction") => {}
-            Some(policy) => tracing::warn!(
-                policy,
-                "maxmemory-policy is not noeviction: when its memory is full, Redis will remove rooms that are in use",
-            ),
-        },
-    }
-    Ok(())
+    Ok(found)
 }
 
-/// A section of `INFO`; `None` if the user may not see it.
-async fn info(wire: &mut Wire, section: &str, patience: Duration) -> Result<Option<String>, WireError> {
-    match wire.ask_text(&["INFO", section], patience).await {
-        Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
-        Err(WireError::Refused(text)) if text.starts_with("NOPERM") => Ok(None),
-        Err(error) => Err(error),
-    }
+/// A section of `INFO`, which the room function needs as well: it knows a server by its replication id.
+async fn info(wire: &mut Wire, section: &str, patience: Duration) -> Result<String, WireError> {
+    let text = wire.ask_text(&["INFO", section], patience).await?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn line<'a>(info: &'a str, name: &str) -> Option<&'a str> {
@@ -113,7 +105,7 @@ fn line<'a>(info: &'a str, name: &str) -> Option<&'a str> {
         .map(str::trim)
 }
 
-fn check_version(endpoint: &Endpoint, info: &str) -> Result<(), BootError> {
+fn check_version(endpoint: &Endpoint, info: &str) -> Result<String, BootError> {
     let (server, version, least) = match line(info, "valkey_version") {
         Some(version) => ("Valkey", version, VALKEY),
         None => ("Redis", line(info, "redis_version").unwrap_or("?"), REDIS),
@@ -131,15 +123,14 @@ fn check_version(endpoint: &Endpoint, info: &str) -> Result<(), BootError> {
             version,
         });
     }
-    tracing::info!(server, version, address = %endpoint, "Redis found");
-    Ok(())
+    Ok(format!("{server} {version} at {endpoint}"))
 }
 
 /// Whether a failure is for good.
 fn sort(endpoint: &Endpoint, error: WireError) -> Attempt {
     let address = endpoint.to_string();
     match error {
-        WireError::Io(_) | WireError::Timeout(_) => Attempt::Again(error.to_string()),
+        WireError::Io(_) | WireError::Timeout(_) | WireError::Replica => Attempt::Again(error.to_string()),
         WireError::NotRedis => Attempt::Never(BootError::NotRedis { address }),
         WireError::Refused(reason) => refused(address, reason),
     }

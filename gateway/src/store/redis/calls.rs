@@ -1,11 +1,13 @@
 //! The connection that room calls take: one, with all calls of a turn in one write.
 //!
 //! fred flushes its socket after every script call, so under load it makes a system call a command, here and at Redis (see
-//! `docs/adr/0009-calls-in-one-write.md`). This link keeps what matters of fred's ways: nothing is sent twice, and what was
-//! under way when the connection broke is told apart from what was never sent.
+//! `docs/adr/0009-calls-in-one-write.md`). This file is what callers see and how the link is kept: nothing is sent twice,
+//! and while there is no proven connection a [`Breaker`] refuses calls at once, saying when the next trial comes. One
+//! connection's life is [`link`]'s.
+
+mod link;
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,29 +16,30 @@ use std::{
 };
 
 use fred::types::{Resp3Frame as Frame, Value};
-use redis_protocol::resp3::decode::complete::decode_bytes_mut;
+use parking_lot::Mutex;
 use tokio::{
     sync::{
         mpsc::{self, PermitIterator},
-        oneshot,
+        oneshot, watch,
     },
     task::JoinHandle,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, sleep_until, timeout},
 };
 
+use self::link::{DEMOTED, Link};
 use super::{
-    client::{MAX_DELAY, SILENCE, TRIAL},
+    client::TRIAL,
     config::Endpoint,
-    wire::{Pipe, Wire},
+    wire::{Wire, WireError},
 };
-use crate::store::StoreError;
+use crate::{
+    breaker::{Breaker, State},
+    metrics::metrics,
+    store::{StoreError, Unreachable},
+};
 
 /// Calls waiting to be written; the rooms have one each, so this is met only when Redis stalls under very many rooms.
 const MAX_QUEUED: usize = 16_384;
-/// Calls taken in before anything else is looked at.
-const BURST: usize = 1024;
-/// How often the times of calls under way are looked at.
-const TICK: Duration = Duration::from_millis(250);
 
 /// What a link needs to know.
 #[derive(Debug, Clone)]
@@ -44,10 +47,16 @@ pub(super) struct Setup {
     pub(super) endpoint: Endpoint,
     /// The connection's name, for `CLIENT LIST`.
     pub(super) name: String,
-    /// How long a call or a connection may take.
+    /// How long a call may take. A connection has [`TRIAL`], if that is shorter.
     pub(super) timeout: Duration,
-    /// The wait before the first attempt to reconnect.
+    /// The wait before the first attempt to reconnect, and the longest.
     pub(super) retry_delay: Duration,
+    pub(super) longest_delay: Duration,
+    /// Replicas that must have a write before it is answered.
+    pub(super) replicas: u32,
+    /// Raised when writes are taken again after a server had turned out to be a replica: whatever else is connected to that
+    /// one is to connect anew.
+    pub(super) moved: watch::Sender<u64>,
 }
 
 /// A command's name and its arguments.
@@ -64,8 +73,17 @@ struct Call {
 /// A handle on the link; the link ends with it.
 pub(super) struct Calls {
     inbox: mpsc::Sender<Call>,
-    up: Arc<AtomicBool>,
+    status: Arc<Status>,
     task: JoinHandle<()>,
+}
+
+/// What callers look at.
+struct Status {
+    /// The breaker is closed: there is a proven connection.
+    up: AtomicBool,
+    breaker: Mutex<Breaker>,
+    /// Why there is no connection.
+    trouble: Mutex<String>,
 }
 
 impl Drop for Calls {
@@ -78,20 +96,33 @@ impl Calls {
     /// Connects, for ever. Needs a runtime.
     pub(super) fn start(setup: Setup) -> Self {
         let (inbox, calls) = mpsc::channel(MAX_QUEUED);
-        let up = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(serve(setup, calls, up.clone()));
-        Self { inbox, up, task }
+        let breaker = Breaker::untried(setup.retry_delay, setup.longest_delay, Instant::now());
+        let status = Arc::new(Status {
+            up: AtomicBool::new(false),
+            breaker: Mutex::new(breaker),
+            trouble: Mutex::new("not connected yet".to_owned()),
+        });
+        let task = tokio::spawn(serve(setup, calls, Arc::clone(&status)));
+        Self { inbox, status, task }
     }
 
     /// Whether calls can be sent.
-    pub(super) fn is_up(&self) -> bool {
-        self.up.load(Ordering::Acquire)
+    ///
+    /// # Errors
+    /// `Unavailable`, with the time until the next trial.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if self.status.up.load(Ordering::Acquire) {
+            Ok(())
+        } else {
+            Err(self.status.unavailable())
+        }
     }
 
     /// Sends one command. The reply may be an error that Redis sent.
     ///
     /// # Errors
-    /// `Unavailable`: not sent. `Timeout`: no answer in time, or the connection broke.
+    /// `Unavailable`: not sent. `Timeout`: no answer in time, or the connection broke; or it is written, but not known to
+    /// be on as many replicas as asked for.
     pub(super) async fn call(&self, command: &'static str, args: Vec<Value>) -> Result<Frame, StoreError> {
         let mut permits = self.permits(1)?;
         let (answer, answered) = oneshot::channel();
@@ -126,172 +157,108 @@ impl Calls {
 
     /// Places in the queue for `count` commands, if the connection is up.
     fn permits(&self, count: usize) -> Result<PermitIterator<'_, Call>, StoreError> {
-        let unavailable = |why: &str| StoreError::Unavailable(why.to_owned());
-        if !self.is_up() {
-            return Err(unavailable("not connected"));
-        }
+        self.check()?;
         self.inbox
             .try_reserve_many(count)
-            .map_err(|_| unavailable("too many calls wait"))
+            .map_err(|_| StoreError::unavailable("too many calls wait"))
     }
 }
 
 async fn awaited(answered: oneshot::Receiver<Result<Frame, StoreError>>) -> Result<Frame, StoreError> {
-    let stopped = || Err(StoreError::Unavailable("the store is stopped".to_owned()));
+    let stopped = || Err(StoreError::unavailable("the store is stopped"));
     answered.await.unwrap_or_else(|_| stopped())
 }
 
+impl Status {
+    fn unavailable(&self) -> StoreError {
+        StoreError::Unavailable(Unreachable {
+            reason: self.trouble.lock().clone().into(),
+            retry_after: self.breaker.lock().retry_after(Instant::now()),
+        })
+    }
+
+    /// A trial, when it is due. Waits until then.
+    async fn trial(&self) {
+        loop {
+            let now = Instant::now();
+            let admitted = self.breaker.lock().admit(now);
+            match admitted {
+                Ok(()) => return self.show(),
+                Err(wait) => sleep_until(now + wait).await,
+            }
+        }
+    }
+
+    fn connected(&self) {
+        self.breaker.lock().succeeded();
+        self.show();
+    }
+
+    fn failed(&self, why: &str) {
+        why.clone_into(&mut self.trouble.lock());
+        if self.breaker.lock().failed(Instant::now()) {
+            metrics().redis_openings.increment(1);
+        }
+        self.show();
+    }
+
+    fn show(&self) {
+        let state = self.breaker.lock().state();
+        self.up.store(state == State::Closed, Ordering::Release);
+        metrics().redis_breaker.set(state.level());
+    }
+}
+
 /// Keeps the link up.
-async fn serve(setup: Setup, mut inbox: mpsc::Receiver<Call>, up: Arc<AtomicBool>) {
-    let mut delay = setup.retry_delay;
+async fn serve(setup: Setup, mut inbox: mpsc::Receiver<Call>, status: Arc<Status>) {
+    let mut replica = false;
     loop {
-        match Wire::connect(&setup.endpoint, &setup.name, setup.timeout).await {
+        status.trial().await;
+        match prove(&setup).await {
             Ok(wire) => {
-                let mut link = Link::new(wire, setup.timeout);
-                up.store(true, Ordering::Release);
+                let mut link = Link::new(wire, setup.timeout, setup.replicas);
+                status.connected();
+                if std::mem::take(&mut replica) {
+                    setup.moved.send_modify(|times| *times += 1);
+                }
                 let lost = link.run(&mut inbox).await;
-                up.store(false, Ordering::Release);
-                for answer in link.under_way.drain(..).filter_map(|(answer, _)| answer) {
-                    let _ = answer.send(Err(StoreError::Timeout(lost.to_owned())));
-                }
-                while let Ok(call) = inbox.try_recv() {
-                    let _ = call.answer.send(Err(StoreError::Unavailable(lost.to_owned())));
-                }
-                if inbox.is_closed() {
-                    return;
-                }
-                tracing::warn!(
+                status.failed(lost);
+                link.fail(lost);
+                tracing::debug!(
                     reason = lost,
                     "the call connection to Redis is lost; reconnecting"
                 );
-                if link.answered {
-                    delay = setup.retry_delay;
-                }
+                replica = lost == DEMOTED;
             }
-            Err(error) => tracing::debug!(%error, "the call connection to Redis cannot be made"),
-        }
-        sleep(delay).await;
-        delay = (delay * 2).min(MAX_DELAY);
-    }
-}
-
-/// One connection.
-struct Link {
-    pipe: Pipe,
-    timeout: Duration,
-    /// Whose answers are to come, in order, and since when; nobody's for a trial.
-    under_way: VecDeque<(Option<Answer>, Instant)>,
-    heard: Instant,
-    answered: bool,
-}
-
-impl Link {
-    fn new(wire: Wire, timeout: Duration) -> Self {
-        Self {
-            pipe: Pipe::new(wire),
-            timeout,
-            under_way: VecDeque::new(),
-            heard: Instant::now(),
-            answered: false,
-        }
-    }
-
-    /// Serves until the connection is lost, and says why.
-    async fn run(&mut self, inbox: &mut mpsc::Receiver<Call>) -> &'static str {
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let pending = self.pipe.is_pending();
-            // Everything awaited here may be dropped half way without loss: readiness, the queue and the clock.
-            let step = tokio::select! {
-                ready = self.pipe.stream.readable() => ready.map_err(|_| "read failed").and_then(|()| self.read()),
-                ready = self.pipe.stream.writable(), if pending => {
-                    ready.map_err(|_| "write failed").and_then(|()| self.pipe.write())
-                }
-                call = inbox.recv() => match call {
-                    Some(call) => {
-                        self.take(call, inbox);
-                        self.pipe.write()
-                    }
-                    None => return "stopped",
-                },
-                _ = tick.tick() => self.tick(),
-            };
-            if let Err(reason) = step {
-                return reason;
+            Err(error) => {
+                replica |= matches!(error, WireError::Replica);
+                status.failed(&error.to_string());
+                tracing::debug!(%error, "the call connection to Redis cannot be made");
             }
         }
-    }
-
-    /// Takes a call and those behind it, so that they go in one write.
-    fn take(&mut self, call: Call, inbox: &mut mpsc::Receiver<Call>) {
-        let (now, mut next) = (Instant::now(), Some(call));
-        for _ in 0..BURST {
-            let Some(Call { command, answer }) = next else {
-                return;
-            };
-            push_call(&mut self.pipe.output, &command);
-            self.under_way.push_back((Some(answer), now));
-            next = inbox.try_recv().ok();
+        // What was queued behind the loss, or found the way open just before it.
+        while let Ok(call) = inbox.try_recv() {
+            let _ = call.answer.send(Err(status.unavailable()));
         }
-        if let Some(Call { command, answer }) = next {
-            push_call(&mut self.pipe.output, &command);
-            self.under_way.push_back((Some(answer), now));
-        }
-    }
-
-    fn read(&mut self) -> Result<(), &'static str> {
-        if self.pipe.read()? {
-            self.heard = Instant::now();
-        }
-        while let Some((frame, _, _)) =
-            decode_bytes_mut(&mut self.pipe.input).map_err(|_| "not understood")?
-        {
-            let (answer, _) = self.under_way.pop_front().ok_or("an answer to nothing")?;
-            self.answered = true;
-            // Whoever asked may have gone.
-            if let Some(answer) = answer {
-                let _ = answer.send(Ok(frame));
-            }
-        }
-        Ok(())
-    }
-
-    /// Tries a silent connection, and gives up one that does not answer.
-    fn tick(&mut self) -> Result<(), &'static str> {
-        match self.under_way.front() {
-            Some((answer, since)) => {
-                let patience = if answer.is_some() { self.timeout } else { TRIAL };
-                if since.elapsed() >= patience {
-                    Err("no answer in time")
-                } else {
-                    Ok(())
-                }
-            }
-            None if self.heard.elapsed() >= SILENCE => {
-                self.pipe.output.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
-                self.under_way.push_back((None, Instant::now()));
-                self.pipe.write()
-            }
-            None => Ok(()),
+        if inbox.is_closed() {
+            return;
         }
     }
 }
 
-/// Appends a command as RESP.
-fn push_call(out: &mut Vec<u8>, (command, args): &Command) {
-    use std::io::Write as _;
-    // Writing to memory does not fail.
-    let _ = write!(out, "*{}\r\n${}\r\n{command}\r\n", args.len() + 1, command.len());
-    for arg in args {
-        let number = arg.as_i64().filter(|_| arg.is_integer()).map(|n| n.to_string());
-        let bytes = number
-            .as_deref()
-            .map(str::as_bytes)
-            .or_else(|| arg.as_bytes())
-            .unwrap_or_default();
-        let _ = write!(out, "${}\r\n", bytes.len());
-        out.extend_from_slice(bytes);
-        out.extend_from_slice(b"\r\n");
-    }
+/// A connection to a server that answers and takes writes.
+async fn prove(setup: &Setup) -> Result<Wire, WireError> {
+    let patience = setup.timeout.min(TRIAL);
+    let proof = async {
+        let mut wire = Wire::connect(&setup.endpoint, &setup.name, patience).await?;
+        if wire.is_replica {
+            return Err(WireError::Replica);
+        }
+        // HELLO is answered by a server that still loads its data, PING is not.
+        wire.ask(&["PING"]).await?;
+        Ok(wire)
+    };
+    timeout(patience, proof)
+        .await
+        .map_err(|_| WireError::Timeout(patience))?
 }

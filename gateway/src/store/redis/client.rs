@@ -21,12 +21,16 @@ use fred::{
     },
 };
 use parking_lot::{Mutex, RwLock};
-use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
+use tokio::{
+    sync::{broadcast::error::RecvError, watch},
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     calls::{self, Calls, Command},
     config::{Endpoint, RedisConfig},
-    errors::{CommandError, of_fred, of_redis},
+    errors::{CommandError, error_text, of_fred, of_redis},
     function::LIBRARY,
 };
 use crate::store::StoreError;
@@ -37,7 +41,8 @@ pub(super) const MAX_DELAY: Duration = Duration::from_secs(2);
 /// under very many rooms.
 const MAX_QUEUED: usize = 16_384;
 
-/// Silence after which the connection is tried, and how long a trial may take: as the subscriber's.
+/// Silence after which a connection is tried, and how long a trial may take: a dead one is known to be dead within five
+/// seconds. As the subscriber's.
 pub(super) const SILENCE: Duration = Duration::from_secs(1);
 pub(super) const TRIAL: Duration = Duration::from_secs(3);
 
@@ -45,6 +50,8 @@ pub(super) const TRIAL: Duration = Duration::from_secs(3);
 pub(super) struct CommandClient {
     shared: Arc<Shared>,
     setup: calls::Setup,
+    /// See [`calls::Setup`].
+    moved: watch::Sender<u64>,
     calls: OnceLock<Calls>,
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
@@ -73,15 +80,20 @@ impl CommandClient {
             loaded: AtomicBool::new(false),
             answers: AtomicU64::new(0),
         };
+        let moved = watch::Sender::new(0);
         let setup = calls::Setup {
             endpoint: endpoint.clone(),
             name: format!("roomgate:{}:calls", config.node),
             timeout: config.timeout,
             retry_delay: config.retry_delay,
+            longest_delay: config.longest_delay(),
+            replicas: config.wait_replicas,
+            moved: moved.clone(),
         };
         Self {
             shared: Arc::new(shared),
             setup,
+            moved,
             calls: OnceLock::new(),
             supervisor: Mutex::new(None),
         }
@@ -92,26 +104,43 @@ impl CommandClient {
         self.calls.get_or_init(|| Calls::start(self.setup.clone()));
         self.supervisor
             .lock()
-            .get_or_insert_with(|| tokio::spawn(supervise(Arc::clone(&self.shared))));
+            .get_or_insert_with(|| tokio::spawn(supervise(Arc::clone(&self.shared), self.moved())));
+    }
+
+    /// Changes when the address leads to another server than before.
+    pub(super) fn moved(&self) -> watch::Receiver<u64> {
+        self.moved.subscribe()
     }
 
     /// Waits until connected with the library loaded.
     pub(super) async fn wait(&self, patience: Duration) -> Result<(), String> {
         let ready = async {
-            while !(self.is_up() && self.is_loaded()) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+            while !(self.trouble().is_none() && self.is_loaded()) {
+                sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(patience, ready)
-            .await
-            .map_err(|_| format!("the command connection is not up within {patience:?}"))
+        timeout(patience, ready).await.map_err(|_| {
+            let trouble = self.trouble().unwrap_or_else(|| "no function library".to_owned());
+            format!("the command connection is not up within {patience:?}: {trouble}")
+        })
     }
 
-    /// Whether commands can be sent.
-    pub(super) fn is_up(&self) -> bool {
-        !self.shared.down.load(Ordering::Acquire)
-            && self.shared.fred.read().is_connected()
-            && self.calls.get().is_some_and(Calls::is_up)
+    /// Why not all commands can be sent, if so.
+    pub(super) fn trouble(&self) -> Option<String> {
+        match self.check() {
+            Err(StoreError::Unavailable(away)) => Some(away.reason.into_owned()),
+            Err(error) => Some(error.to_string()),
+            Ok(()) if !self.shared.is_up() => Some("fred's is being made anew".to_owned()),
+            Ok(()) => None,
+        }
+    }
+
+    /// Whether room calls can be sent.
+    ///
+    /// # Errors
+    /// `Unavailable`, with the time until the connection is tried again.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        self.calls().map(|_| ())
     }
 
     /// Whether the library is known to be there.
@@ -126,7 +155,9 @@ impl CommandClient {
         match self.call_once(args).await {
             Err(CommandError::NoFunction) => {
                 self.shared.loaded.store(false, Ordering::Release);
-                load(&self.shared).await?;
+                let calls = self.calls()?;
+                let loaded = calls.call("FUNCTION", library()).await?;
+                self.shared.loaded(answer(loaded))?;
                 Ok(self.call_once(again).await?)
             }
             result => Ok(result?),
@@ -151,23 +182,23 @@ impl CommandClient {
     }
 
     fn calls(&self) -> Result<&Calls, StoreError> {
-        let calls = self.calls.get().filter(|_| self.is_up());
-        calls.ok_or_else(|| StoreError::Unavailable("not connected".to_owned()))
+        let calls = self.calls.get();
+        let calls = calls.ok_or_else(|| StoreError::unavailable("the store has not been started"))?;
+        calls.check()?;
+        Ok(calls)
     }
 
     /// Sends one command, if the connection is up.
     pub(super) async fn send(&self, command: &'static str, args: Vec<Value>) -> Result<Frame, CommandError> {
-        if !self.is_up() {
-            return Err(CommandError::Store(StoreError::Unavailable(
-                "not connected".to_owned(),
-            )));
+        if !self.shared.is_up() {
+            return Err(CommandError::Store(StoreError::unavailable("not connected")));
         }
         send(&self.shared, command, args).await
     }
 
     /// Sends one command whose answer nobody waits for. Needs a runtime.
     pub(super) fn send_and_forget(&self, command: &'static str, args: Vec<Value>) {
-        if !self.is_up() {
+        if !self.shared.is_up() {
             return;
         }
         let shared = Arc::clone(&self.shared);
@@ -200,25 +231,35 @@ async fn send(shared: &Shared, command: &'static str, args: Vec<Value>) -> Resul
 
 /// A reply, unless it is an error.
 fn answer(frame: Frame) -> Result<Frame, CommandError> {
-    if let Frame::SimpleError { data, .. } = &frame {
-        return Err(of_redis(data));
+    match error_text(&frame) {
+        Some(text) => Err(of_redis(&text)),
+        None => Ok(frame),
     }
-    if let Frame::BlobError { data, .. } = &frame {
-        return Err(of_redis(&String::from_utf8_lossy(data)));
-    }
-    Ok(frame)
 }
 
-/// Loads the library; that it is there already is as good.
-async fn load(shared: &Shared) -> Result<(), CommandError> {
-    let args = vec![Value::from_static_str("LOAD"), Value::Bytes(LIBRARY.code.clone())];
-    match send(shared, "FUNCTION", args).await {
-        Ok(_) => tracing::info!(library = %String::from_utf8_lossy(&LIBRARY.name), "function library loaded"),
-        Err(CommandError::Store(StoreError::Internal(text))) if text.contains("already exists") => {}
-        Err(error) => return Err(error),
+/// The arguments of `FUNCTION` that load the library.
+fn library() -> Vec<Value> {
+    vec![Value::from_static_str("LOAD"), Value::Bytes(LIBRARY.code.clone())]
+}
+
+impl Shared {
+    /// Whether fred's connection is up.
+    fn is_up(&self) -> bool {
+        !self.down.load(Ordering::Acquire) && self.fred.read().is_connected()
     }
-    shared.loaded.store(true, Ordering::Release);
-    Ok(())
+
+    /// The library has been loaded; that it is there already is as good.
+    fn loaded(&self, result: Result<Frame, CommandError>) -> Result<(), CommandError> {
+        match result {
+            Ok(_) => {
+                tracing::debug!(library = %String::from_utf8_lossy(&LIBRARY.name), "function library loaded");
+            }
+            Err(CommandError::Store(StoreError::Internal(text))) if text.contains("already exists") => {}
+            Err(error) => return Err(error),
+        }
+        self.loaded.store(true, Ordering::Release);
+        Ok(())
+    }
 }
 
 /// A task that ends with this.
@@ -231,27 +272,28 @@ impl<T> Drop for Task<T> {
 }
 
 /// Keeps a connection up. A silent one is tried; one that does not answer is thrown away with all that waits on it.
-async fn supervise(shared: Arc<Shared>) {
+async fn supervise(shared: Arc<Shared>, mut moved: watch::Receiver<u64>) {
     loop {
         let fred = shared.fred.read().clone();
         let _watch = Task(tokio::spawn(watch(fred.clone(), Arc::clone(&shared))));
         let connection = Task(fred.connect());
+        let (mut answers, mut heard) = (0, Instant::now());
         loop {
-            let before = shared.answers.load(Ordering::Relaxed);
-            tokio::time::sleep(SILENCE).await;
+            tokio::select! {
+                () = sleep(SILENCE / 4) => {}
+                Ok(()) = moved.changed() => break,
+            }
             if connection.0.is_finished() {
                 tracing::error!("fred has given up the command connection to Redis; starting anew");
                 break;
             }
-            let silent = shared.answers.load(Ordering::Relaxed) == before;
-            let up = !shared.down.load(Ordering::Acquire) && fred.is_connected();
-            if silent
-                && up
-                && tokio::time::timeout(TRIAL, send(&shared, "PING", Vec::new()))
-                    .await
-                    .is_err()
+            let now = shared.answers.load(Ordering::Relaxed);
+            if std::mem::replace(&mut answers, now) != now || !shared.is_up() {
+                heard = Instant::now();
+            }
+            if heard.elapsed() >= SILENCE && timeout(TRIAL, send(&shared, "PING", Vec::new())).await.is_err()
             {
-                tracing::warn!("the command connection to Redis does not answer; making another");
+                tracing::debug!("fred's connection to Redis does not answer; making another");
                 break;
             }
         }
@@ -264,7 +306,6 @@ async fn supervise(shared: Arc<Shared>) {
 /// Follows a connection: marks it down at once when it breaks, and makes sure of the library when it is back.
 async fn watch(fred: Client, shared: Arc<Shared>) {
     let (mut errors, mut connects) = (fred.error_rx(), fred.reconnect_rx());
-    let mut was_up = false;
     loop {
         // Both receivers may be dropped between polls without losing anything.
         let up = tokio::select! {
@@ -273,9 +314,7 @@ async fn watch(fred: Client, shared: Arc<Shared>) {
                 Ok((error, _)) => {
                     shared.down.store(true, Ordering::Release);
                     shared.loaded.store(false, Ordering::Release);
-                    if was_up {
-                        tracing::warn!(%error, "the command connection to Redis is lost; reconnecting");
-                    }
+                    tracing::debug!(%error, "fred's connection to Redis is lost; reconnecting");
                     false
                 }
                 Err(RecvError::Lagged(_)) => continue,
@@ -288,18 +327,17 @@ async fn watch(fred: Client, shared: Arc<Shared>) {
         };
         if up {
             shared.down.store(false, Ordering::Release);
-            tracing::info!("the command connection to Redis is up");
+            tracing::debug!("fred's connection to Redis is up");
             let mut delay = Duration::from_millis(50);
-            while let Err(error) = load(&shared).await {
+            while let Err(error) = shared.loaded(send(&shared, "FUNCTION", library()).await) {
                 if !errors.is_empty() {
                     break;
                 }
                 tracing::warn!(?error, "the function library cannot be loaded; trying on");
-                tokio::time::sleep(delay).await;
+                sleep(delay).await;
                 delay = (delay * 2).min(MAX_DELAY);
             }
         }
-        was_up = up;
     }
 }
 
@@ -317,7 +355,7 @@ fn fred_of(config: &RedisConfig, endpoint: &Endpoint) -> impl Fn() -> Client + S
         ..Config::default()
     };
     let connection = ConnectionConfig {
-        connection_timeout: config.timeout,
+        connection_timeout: config.timeout.min(TRIAL),
         internal_command_timeout: config.timeout,
         max_command_attempts: 1,
         max_command_buffer_len: MAX_QUEUED,
@@ -335,15 +373,11 @@ fn fred_of(config: &RedisConfig, endpoint: &Endpoint) -> impl Fn() -> Client + S
         default_command_timeout: config.timeout,
         ..PerformanceConfig::default()
     };
-    let longest = config
-        .retry_delay
-        .saturating_mul(1_u32 << config.max_retries.min(16))
-        .min(MAX_DELAY);
     let policy = ReconnectPolicy::Exponential {
         attempts: 0,
         max_attempts: 0,
         min_delay: ms(config.retry_delay),
-        max_delay: ms(longest),
+        max_delay: ms(config.longest_delay()),
         base: 2,
         jitter: ms(config.retry_delay / 2),
     };

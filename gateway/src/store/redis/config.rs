@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use roomgate_shared::ids::NodeId;
 
+use super::client::MAX_DELAY;
 use crate::store::StoreLimits;
 
 /// What a [`RedisStore`](super::RedisStore) needs to know.
@@ -19,10 +20,21 @@ pub struct RedisConfig {
     pub max_retries: u32,
     /// The wait before the first attempt to reconnect; `REDIS_RETRY_DELAY_MS`.
     pub retry_delay: Duration,
+    /// Replicas that must have a write before it is acknowledged, for which half of `timeout` is waited, two seconds at
+    /// most; `REDIS_WAIT_REPLICAS`. 0: none is asked.
+    pub wait_replicas: u32,
     /// This node; part of its connections' names and of its probe's channel.
     pub node: NodeId,
     /// Bounds that the store keeps to.
     pub limits: StoreLimits,
+}
+
+impl RedisConfig {
+    /// The longest wait between attempts to reconnect.
+    pub(super) fn longest_delay(&self) -> Duration {
+        let doublings = 1_u32 << self.max_retries.min(16);
+        self.retry_delay.saturating_mul(doublings).min(MAX_DELAY)
+    }
 }
 
 /// A text that may hold a password.

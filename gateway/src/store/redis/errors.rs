@@ -1,6 +1,11 @@
 //! What errors of fred and of Redis say about a command: whether it may have been carried out, and whose fault it is.
 
-use fred::error::{Error, ErrorKind};
+use std::borrow::Cow;
+
+use fred::{
+    error::{Error, ErrorKind},
+    types::Resp3Frame as Frame,
+};
 
 use crate::store::StoreError;
 
@@ -17,9 +22,7 @@ impl From<CommandError> for StoreError {
     fn from(error: CommandError) -> Self {
         match error {
             CommandError::Store(error) => error,
-            CommandError::NoFunction => {
-                StoreError::Unavailable("the function library has just been lost".to_owned())
-            }
+            CommandError::NoFunction => StoreError::unavailable("the function library has just been lost"),
         }
     }
 }
@@ -35,8 +38,8 @@ pub(super) fn of_fred(error: &Error) -> StoreError {
         | ErrorKind::Config
         | ErrorKind::Auth
         | ErrorKind::Cluster
-        | ErrorKind::Sentinel => StoreError::Unavailable(text),
-        ErrorKind::Unknown if NOT_SENT.contains(&error.details()) => StoreError::Unavailable(text),
+        | ErrorKind::Sentinel => StoreError::unavailable(text),
+        ErrorKind::Unknown if NOT_SENT.contains(&error.details()) => StoreError::unavailable(text),
         ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Unknown => StoreError::Timeout(text),
         ErrorKind::InvalidCommand
         | ErrorKind::InvalidArgument
@@ -70,18 +73,37 @@ const CANNOT_NOW: [&str; 12] = [
     "NOAUTH",
 ];
 
-/// What an error that Redis sent says about a command.
+/// The text of a reply that is an error.
+pub(super) fn error_text(frame: &Frame) -> Option<Cow<'_, str>> {
+    if let Frame::SimpleError { data, .. } = frame {
+        return Some(Cow::Borrowed(data));
+    }
+    if let Frame::BlobError { data, .. } = frame {
+        return Some(String::from_utf8_lossy(data));
+    }
+    None
+}
+
+/// Stands in every error that a function raises, or that a command raises within it.
+const IN_FUNCTION: &str = " on @user_function:";
+/// Such an error that is not the room's: the Redis user lacks a permission.
+const NOT_ALLOWED: &str = "The user executing the script";
+
+/// What an error that Redis sent says about a command. What the room function stumbles over is taken for damage of its
+/// room's data: others go on, and this one is not asked for a while.
 pub(super) fn of_redis(text: &str) -> CommandError {
     let word = text.split(' ').next().unwrap_or_default();
-    let text = || text.to_owned();
+    let text_of = || text.to_owned();
     if word == "ROOMDAMAGED" || word == "WRONGTYPE" {
-        CommandError::Store(StoreError::Damaged(text()))
+        CommandError::Store(StoreError::Damaged(text_of()))
     } else if CANNOT_NOW.contains(&word) {
-        CommandError::Store(StoreError::Unavailable(text()))
-    } else if text().starts_with("ERR Function not found") {
+        CommandError::Store(StoreError::unavailable(text_of()))
+    } else if text.contains(IN_FUNCTION) && !text.contains(NOT_ALLOWED) {
+        CommandError::Store(StoreError::Damaged(text_of()))
+    } else if text.starts_with("ERR Function not found") {
         CommandError::NoFunction
     } else {
-        CommandError::Store(StoreError::Internal(text()))
+        CommandError::Store(StoreError::Internal(text_of()))
     }
 }
 
@@ -105,6 +127,18 @@ mod tests {
             StoreError::Unavailable(_)
         ));
         assert!(matches!(of("ERR something"), StoreError::Internal(_)));
+        // As Redis 7.0 writes them.
+        for text in [
+            "ERR user_function:2: attempt to index local 'a' (a nil value) script: f, on @user_function:2.",
+            "ERR user_function:6: Expected object key string but found T_END at character 2 script: f, on @user_function:6.",
+            "WRONGTYPE Operation against a key holding the wrong kind of value script: f, on @user_function:3.",
+        ] {
+            assert!(matches!(of(text), StoreError::Damaged(_)), "{text}");
+        }
+        let full = "OOM command not allowed when used memory > 'maxmemory'. script: f, on @user_function:3.";
+        assert!(matches!(of(full), StoreError::Unavailable(_)));
+        let denied = "ERR The user executing the script can't run this command or subcommand script: f, on @user_function:3.";
+        assert!(matches!(of(denied), StoreError::Internal(_)));
         assert!(matches!(
             of_redis("ERR Function not found"),
             CommandError::NoFunction

@@ -67,6 +67,8 @@ pub struct RedisStore {
     sink: Arc<dyn EventSink>,
     commands: Arc<CommandClient>,
     subscriber: OnceLock<Subscriber>,
+    /// What was found at the start.
+    server: OnceLock<String>,
 }
 
 impl RedisStore {
@@ -87,6 +89,7 @@ impl RedisStore {
             sink,
             commands,
             subscriber: OnceLock::new(),
+            server: OnceLock::new(),
         }))
     }
 
@@ -122,9 +125,15 @@ impl RedisStore {
         }
     }
 
+    /// The server that was found at the start, for the log.
+    pub fn server(&self) -> &str {
+        self.server.get().map_or("Redis", String::as_str)
+    }
+
     async fn attempt(&self) -> Result<(), Attempt> {
         let name = format!("roomgate:{}", self.node);
-        boot::look(&self.endpoint, &name, self.timeout).await?;
+        let server = boot::look(&self.endpoint, &name, self.timeout).await?;
+        let _ = self.server.set(server);
         self.commands.start();
         self.commands.wait(self.timeout).await.map_err(Attempt::Again)?;
         let subscriber = self.subscriber.get_or_init(|| self.start_subscriber());
@@ -152,6 +161,7 @@ impl RedisStore {
             sink: Arc::clone(&self.sink),
             publish,
             random: random::bits,
+            moved: self.commands.moved(),
         })
     }
 
@@ -191,11 +201,11 @@ impl Store for RedisStore {
 
     fn subscribe<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
+            // Without commands a subscription is of no use, and the subscriber may not have noticed yet.
+            self.commands.check()?;
             match self.subscriber.get() {
                 Some(subscriber) => subscriber.subscribe(room).await,
-                None => Err(StoreError::Unavailable(
-                    "the store has not been started".to_owned(),
-                )),
+                None => Err(StoreError::unavailable("the store has not been started")),
             }
         })
     }
@@ -207,8 +217,8 @@ impl Store for RedisStore {
     }
 
     fn readiness(&self) -> Readiness {
-        let reason = if !self.commands.is_up() {
-            "the command connection to Redis is down"
+        let reason = if let Some(trouble) = self.commands.trouble() {
+            return Readiness::NotReady(format!("the command connection to Redis is down: {trouble}"));
         } else if !self.commands.is_loaded() {
             "the function library is not loaded"
         } else if !self.subscriber.get().is_some_and(Subscriber::is_proven) {

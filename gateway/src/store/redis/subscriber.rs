@@ -4,9 +4,10 @@
 //! - Requests are carried out in the order of the calls; each subscription is told of when Redis has confirmed it.
 //! - When the connection is lost, it is made again, all rooms are subscribed again, and only when every one is confirmed
 //!   is [`EventSink::interrupted`] called. What was waiting for its confirmation fails.
-//! - A subscription that has been silent for a second is tried: by a `PING` on this connection, and by a payload that is
-//!   published to the node's own channel over the command connection. A connection from which neither comes back within
-//!   three seconds is deaf, and made again. So is one on which only the echo is missing although Redis took the payload.
+//! - Once a second a subscription is tried: by a `PING` on this connection, and by a payload that is published to the
+//!   node's own channel over the command connection. A connection on which one of them does not come back within three
+//!   seconds (six while other payloads flow in) is half open or deaf, and made again; but not one that answers while Redis
+//!   cannot be published to.
 
 mod link;
 mod rooms;
@@ -22,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use roomgate_shared::ids::RoomId;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::{Instant, sleep_until, timeout},
 };
@@ -32,7 +33,7 @@ use self::rooms::Rooms;
 use super::{client::MAX_DELAY, config::Endpoint, wire::Wire};
 use crate::store::{EventSink, StoreError};
 
-/// Silence after which a subscription is tried.
+/// Pause between two trials of a subscription.
 const SILENCE: Duration = Duration::from_secs(1);
 /// How long a trial may take.
 const TRIAL: Duration = Duration::from_secs(3);
@@ -61,6 +62,8 @@ pub(super) struct Setup {
     pub(super) sink: Arc<dyn EventSink>,
     pub(super) publish: Publish,
     pub(super) random: fn() -> u64,
+    /// Changes when the address leads to another server than before: see [`super::calls::Setup`].
+    pub(super) moved: watch::Receiver<u64>,
 }
 
 /// The task's handle. The task ends with it.
@@ -86,7 +89,8 @@ impl Subscriber {
         }
     }
 
-    /// Whether a payload has come through since the connection was made, and none has failed to since.
+    /// Whether a payload has come through since the connection was made and every room was confirmed, and none has failed
+    /// to since. When this becomes true, an interruption has been told.
     pub(super) fn is_proven(&self) -> bool {
         self.proven.load(Ordering::Acquire)
     }
@@ -106,7 +110,7 @@ impl Subscriber {
     /// See [`Store::subscribe`](crate::store::Store::subscribe).
     pub(super) async fn subscribe(&self, room: &RoomId) -> Result<(), StoreError> {
         let (done, confirmed) = oneshot::channel();
-        let stopped = || StoreError::Unavailable("the subscriber has stopped".to_owned());
+        let stopped = || StoreError::unavailable("the subscriber has stopped");
         self.requests
             .send(Request::Subscribe(room.clone(), done))
             .map_err(|_| stopped())?;
@@ -114,8 +118,8 @@ impl Subscriber {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(stopped()),
             // The task sees that nobody waits and takes the subscription back.
-            Err(_) => Err(StoreError::Unavailable(
-                "the subscription was not confirmed in time".to_owned(),
+            Err(_) => Err(StoreError::unavailable(
+                "the subscription was not confirmed in time",
             )),
         }
     }
@@ -136,24 +140,25 @@ async fn run(setup: Setup, mut inbox: mpsc::UnboundedReceiver<Request>, proven: 
     let mut rooms = Rooms::default();
     let mut failures: u32 = 0;
     let mut first = true;
+    let mut moved = setup.moved.clone();
     loop {
         match Wire::connect(&setup.endpoint, &setup.name, setup.timeout.min(TRIAL)).await {
             Ok(wire) => {
                 let link = Link::new(&setup, wire, &mut rooms, Arc::clone(&proven), !first);
-                let lost = link.run(&mut inbox, &mut failures).await;
+                let lost = link.run(&mut inbox, &mut moved, &mut failures).await;
                 proven.store(false, Ordering::Release);
                 rooms.fail_pending();
                 match lost {
                     Lost::Stopped => return,
                     Lost::Connection(reason) => {
-                        tracing::warn!(reason, "the event subscription to Redis is lost; reconnecting");
+                        tracing::debug!(reason, "the event subscription to Redis is lost; reconnecting");
                     }
                 }
                 first = false;
             }
             Err(error) => {
                 if failures == 0 {
-                    tracing::warn!(%error, "the event subscriber cannot connect to Redis; trying on");
+                    tracing::debug!(%error, "the event subscriber cannot connect to Redis; trying on");
                 }
             }
         }
@@ -192,7 +197,7 @@ async fn pause(
         tokio::select! {
             request = inbox.recv() => match request {
                 Some(Request::Subscribe(_, done)) => {
-                    let _ = done.send(Err(StoreError::Unavailable("the event subscriber is not connected".to_owned())));
+                    let _ = done.send(Err(StoreError::unavailable("the event subscriber is not connected")));
                 }
                 Some(Request::Unsubscribe(room)) => rooms.forget(&room),
                 None => return false,

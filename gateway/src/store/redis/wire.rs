@@ -30,6 +30,9 @@ pub(super) enum WireError {
     /// An error that Redis answered with.
     #[error("{0}")]
     Refused(String),
+    /// The server follows another one.
+    #[error("the server is a replica, which takes no writes")]
+    Replica,
 }
 
 /// A connection that has said `HELLO`.
@@ -37,6 +40,8 @@ pub(super) struct Wire {
     pub(super) stream: TcpStream,
     /// Read, but not used yet.
     pub(super) input: BytesMut,
+    /// What the server said of itself when the connection was made.
+    pub(super) is_replica: bool,
 }
 
 impl Wire {
@@ -57,13 +62,15 @@ impl Wire {
         let mut wire = Self {
             stream,
             input: BytesMut::new(),
+            is_replica: false,
         };
         let mut hello: Vec<&str> = vec!["HELLO", "3"];
         if let Some(password) = &endpoint.password {
             hello.extend(["AUTH", endpoint.user.as_deref().unwrap_or("default"), password]);
         }
         hello.extend(["SETNAME", name]);
-        wire.ask(&hello).await?;
+        let about = wire.ask(&hello).await?;
+        wire.is_replica = field(&about, "role").is_some_and(|role| role == b"replica");
         Ok(wire)
     }
 
@@ -101,6 +108,17 @@ impl Wire {
             .map_err(|_| WireError::Timeout(patience))??;
         Ok(reply.as_bytes().map(Bytes::copy_from_slice).unwrap_or_default())
     }
+}
+
+/// A field of a map that is text.
+fn field<'a>(map: &'a BytesFrame, name: &str) -> Option<&'a [u8]> {
+    let BytesFrame::Map { data, .. } = map else {
+        return None;
+    };
+    let entry = data
+        .iter()
+        .find(|(key, _)| key.as_bytes() == Some(name.as_bytes()))?;
+    entry.1.as_bytes()
 }
 
 /// A connection's two directions without waiting: what is read and not used yet, what is to be written and has not been.

@@ -8,13 +8,14 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use redis_protocol::resp3::{decode::complete::decode_range, types::RangeFrame};
 use roomgate_shared::keys;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 
@@ -24,6 +25,8 @@ use super::{
 };
 use crate::store::redis::wire::{Pipe, Wire, push_command};
 
+/// Pause before a payload that Redis did not take is published again.
+const AGAIN: Duration = Duration::from_millis(100);
 /// Channels in one command.
 const CHANNELS: usize = 512;
 /// Requests taken in before anything else is looked at.
@@ -37,11 +40,14 @@ pub(super) enum Lost {
     Connection(&'static str),
 }
 
-/// The trial of a silent connection.
+/// The trial of a connection. Both must come back: the payload alone would not show that nothing arrives at Redis, the
+/// PING's answer alone not that nothing is heard of what is published.
 struct Trial {
+    began: Instant,
     /// When it has failed.
     end: Instant,
     ponged: bool,
+    echoed: bool,
     /// What publishing came to: `None` while it is under way or if Redis did not take it.
     published: Option<u64>,
     publishing: Option<Pin<Box<dyn Future<Output = Option<u64>> + Send>>>,
@@ -55,9 +61,14 @@ pub(super) struct Link<'a> {
     pipe: Pipe,
     rooms: &'a mut Rooms,
     proven: Arc<AtomicBool>,
-    /// Confirmations owed before the interruption is told.
-    owed: Option<usize>,
+    /// Confirmations owed before the subscription counts as proven, and the interruption is told where one came before.
+    owed: usize,
+    tell: bool,
+    /// The last trial went well; confirmations may be owed still.
+    well: bool,
     heard: Instant,
+    /// When the last trial ended.
+    tried: Instant,
     trial: Option<Trial>,
 }
 
@@ -76,14 +87,16 @@ impl<'a> Link<'a> {
         for channels in rooms.resubscribe().chunks(CHANNELS) {
             push_channels(&mut output, "SUBSCRIBE", channels);
         }
-        let owed = tell.then(|| rooms.owed());
+        let owed = rooms.owed();
         let mut pipe = Pipe::new(wire);
         pipe.output = output;
         let heard = Instant::now();
         // A new connection is on trial at once; it is published to when the node's own channel is confirmed.
         let trial = Some(Trial {
+            began: heard,
             end: heard + TRIAL,
             ponged: false,
+            echoed: false,
             published: None,
             publishing: None,
             token: Bytes::new(),
@@ -94,7 +107,10 @@ impl<'a> Link<'a> {
             rooms,
             proven,
             owed,
+            tell,
+            well: false,
             heard,
+            tried: heard,
             trial,
         }
     }
@@ -103,6 +119,7 @@ impl<'a> Link<'a> {
     pub(super) async fn run(
         mut self,
         inbox: &mut mpsc::UnboundedReceiver<Request>,
+        moved: &mut watch::Receiver<u64>,
         failures: &mut u32,
     ) -> Lost {
         loop {
@@ -110,9 +127,9 @@ impl<'a> Link<'a> {
             let due = self
                 .trial
                 .as_ref()
-                .map_or(self.heard + SILENCE, |trial| trial.end);
-            // Everything awaited here may be dropped half way without loss: readiness, the queue, the clock, and a
-            // future that `trial` keeps.
+                .map_or(self.tried + SILENCE, |trial| trial.end);
+            // Everything awaited here may be dropped half way without loss: readiness, the queue, the clock, a count
+            // that is watched, and a future that `trial` keeps.
             let step = tokio::select! {
                 ready = self.pipe.stream.readable() => ready.map_err(|_| "read failed").and_then(|()| self.read()),
                 ready = self.pipe.stream.writable(), if pending => {
@@ -127,6 +144,7 @@ impl<'a> Link<'a> {
                 },
                 published = published(&mut self.trial) => self.published(published),
                 () = sleep_until(due) => self.due(),
+                Ok(()) = moved.changed() => Err("another server takes the writes now"),
             };
             if let Err(reason) = step {
                 return Lost::Connection(reason);
@@ -184,6 +202,8 @@ impl<'a> Link<'a> {
             ) {
                 if let Some(trial) = &mut self.trial {
                     trial.ponged = true;
+                    self.shorten();
+                    self.prove();
                 }
                 return Ok(());
             }
@@ -229,13 +249,13 @@ impl<'a> Link<'a> {
             }
             Confirmed::Unexpected => return Err("Redis ended a subscription"),
         }
-        if let Some(owed) = &mut self.owed {
-            *owed -= 1;
-            if *owed == 0 {
-                self.owed = None;
-                tracing::info!("the event subscription to Redis is back; all rooms are confirmed");
+        if self.owed > 0 {
+            self.owed -= 1;
+            if self.owed == 0 && self.tell {
+                tracing::debug!("the event subscription to Redis is back; all rooms are confirmed");
                 self.setup.sink.interrupted();
             }
+            self.prove();
         }
         Ok(())
     }
@@ -247,11 +267,32 @@ impl<'a> Link<'a> {
         if let Some(room) = keys::room_of_channel(channel) {
             self.setup.sink.payload(room, payload);
         } else if channel == self.setup.channel
-            && self.trial.as_ref().is_some_and(|trial| trial.token == payload)
+            && let Some(trial) = &mut self.trial
+            && trial.token == payload
         {
-            self.trial = None;
+            trial.echoed = true;
+            self.prove();
+        }
+    }
+
+    /// Ends a trial that has gone well, and makes it known once no confirmation is owed.
+    fn prove(&mut self) {
+        if self
+            .trial
+            .as_ref()
+            .is_some_and(|trial| trial.ponged && trial.echoed)
+        {
+            self.end_trial(true);
+        }
+        if self.well && self.owed == 0 {
             self.proven.store(true, Ordering::Release);
         }
+    }
+
+    fn end_trial(&mut self, well: bool) {
+        self.trial = None;
+        self.tried = Instant::now();
+        self.well = well;
     }
 
     /// The time of the next step has come: a trial begins, or has failed.
@@ -262,14 +303,22 @@ impl<'a> Link<'a> {
                 self.pipe.write()
             }
             // Redis lives, but cannot be published to: no word on the subscription. The command connection's own
-            // supervision sees to that.
+            // supervision sees to that; after an outage it is often back a little later than this one.
             Some(Trial {
                 ponged: true,
                 published: None,
                 ..
             }) => {
-                self.trial = None;
+                self.end_trial(false);
                 self.proven.store(false, Ordering::Release);
+                self.try_out();
+                self.pipe.write()
+            }
+            // What comes back may stand behind much else. While that flows in, it has as long again.
+            Some(trial) if self.heard.elapsed() < SILENCE && trial.began.elapsed() < 2 * TRIAL => {
+                if let Some(trial) = &mut self.trial {
+                    trial.end = Instant::now() + SILENCE;
+                }
                 Ok(())
             }
             Some(_) => Err("deaf: nothing has come through"),
@@ -280,9 +329,12 @@ impl<'a> Link<'a> {
         let token = Bytes::from(format!("{:016x}", (self.setup.random)()));
         push_command(&mut self.pipe.output, &["PING"]);
         let publishing = (self.setup.publish)(self.setup.channel.clone(), token.clone());
+        let began = Instant::now();
         self.trial = Some(Trial {
-            end: Instant::now() + TRIAL,
+            began,
+            end: began + TRIAL,
             ponged: false,
+            echoed: false,
             published: None,
             publishing: Some(publishing),
             token,
@@ -297,7 +349,19 @@ impl<'a> Link<'a> {
             trial.publishing = None;
             trial.published = receivers;
         }
+        self.shorten();
         Ok(())
+    }
+
+    /// A trial whose payload Redis has not taken shows nothing, however long it is waited for.
+    fn shorten(&mut self) {
+        if let Some(trial) = &mut self.trial
+            && trial.ponged
+            && trial.publishing.is_none()
+            && trial.published.is_none()
+        {
+            trial.end = trial.end.min(Instant::now() + AGAIN);
+        }
     }
 }
 

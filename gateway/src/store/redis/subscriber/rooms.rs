@@ -170,8 +170,9 @@ impl Rooms {
                 {
                     self.wanted.remove(&room);
                 }
-                let reason = "the event subscriber's connection was lost".to_owned();
-                let _ = done.send(Err(StoreError::Unavailable(reason)));
+                let _ = done.send(Err(StoreError::unavailable(
+                    "the event subscriber's connection was lost",
+                )));
             }
         }
     }
