@@ -1,6 +1,11 @@
 //! What became of the runs, for people: lines, and a table that RESULTS.md may take.
 
-use std::{fmt::Write as _, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    fs, io,
+    path::Path,
+};
 
 use super::checker::{Figure, Report};
 use crate::report::number;
@@ -43,6 +48,9 @@ pub fn told(report: &Report) -> String {
     if !report.errors.is_empty() {
         let _ = writeln!(out, "  errors: {}", joined(&report.errors));
     }
+    if !report.closes.is_empty() {
+        let _ = writeln!(out, "  closes, times code: {}", joined(&report.closes));
+    }
     for (rule, count) in &report.violations {
         let _ = writeln!(out, "  VIOLATION {rule}: {count}");
         for violation in report
@@ -65,7 +73,7 @@ pub fn told(report: &Report) -> String {
     out
 }
 
-fn joined(counts: &std::collections::BTreeMap<String, u64>) -> String {
+fn joined(counts: &BTreeMap<impl fmt::Display, u64>) -> String {
     let parts: Vec<String> = counts
         .iter()
         .map(|(what, count)| format!("{count} {what}"))

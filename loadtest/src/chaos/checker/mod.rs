@@ -28,7 +28,7 @@ use super::{
 };
 
 pub use streams::{Reading, STAYED_AWAY};
-pub use times::{FROZEN, SUBSCRIPTION_CUT, Spread};
+pub use times::{FROZEN, STOPPED_READING, SUBSCRIPTION_CUT, Spread};
 
 /// What a scenario promises besides what always holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -207,6 +207,8 @@ pub struct Report {
     pub sent: u64,
     /// See `sent`.
     pub acked: u64,
+    /// Connections closed by a gateway, by close code.
+    pub closes: BTreeMap<u16, u64>,
     /// Commands sent again under their ids.
     pub again: u64,
     /// Answers that were remembered ones.

@@ -135,6 +135,7 @@ pub(super) struct Sums {
     pub(super) recovered: u64,
     pub(super) discontinuities: BTreeMap<String, u64>,
     pub(super) resumes: Vec<u64>,
+    pub(super) closes: BTreeMap<u16, u64>,
     pub(super) again: u64,
     pub(super) duplicates: u64,
     pub(super) errors: BTreeMap<String, u64>,
@@ -312,7 +313,10 @@ impl Reading {
                 *self.sums.errors.entry(code).or_default() += 1;
             }
             What::Event(event) => self.event(client, at, event),
-            What::Closed { .. } => self.gone(client, at, true),
+            What::Closed { code, .. } => {
+                *self.sums.closes.entry(code).or_default() += 1;
+                self.gone(client, at, true);
+            }
             What::Lost { why } => self.gone(client, at, why != STAYED_AWAY),
             What::GaveUp { id, code } => {
                 let command = id.as_ref().and_then(|id| me.commands.get(id));

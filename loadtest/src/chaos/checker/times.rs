@@ -43,8 +43,11 @@ impl Spread {
 }
 
 /// From first sending a command to its event at each client.
-pub(super) fn delays(deliveries: &[(u32, u64, u32)], commands: &[Command]) -> Vec<u64> {
-    let delays = deliveries.iter().filter_map(|&(command, at, _)| {
+pub(super) fn delays<'a>(
+    deliveries: impl IntoIterator<Item = &'a (u32, u64, u32)>,
+    commands: &[Command],
+) -> Vec<u64> {
+    let delays = deliveries.into_iter().filter_map(|&(command, at, _)| {
         let sent = commands[command as usize].sent?;
         Some(at.saturating_sub(sent))
     });
@@ -85,6 +88,8 @@ fn faults(reading: &Reading) -> Vec<(u64, String, usize)> {
 
 /// What `SIGSTOP` is called in the journal.
 pub const FROZEN: &str = "gateway frozen (SIGSTOP)";
+/// What it is called in the journal that clients stop reading.
+pub const STOPPED_READING: &str = "clients stop reading";
 /// What a cut of the subscriptions is called in the journal.
 pub const SUBSCRIPTION_CUT: &str = "subscription cut";
 
@@ -160,8 +165,8 @@ pub(super) fn judge(reading: &mut Reading) -> Vec<Figure> {
                 let apart = reading.apart.contains(&client) || damaged.contains(reading.rooms.name(room));
                 (from..to).contains(&at) && !apart
             };
-            let chosen: Vec<_> = reading.deliveries.iter().filter(within).copied().collect();
-            Some(Spread::of_micros(&mut delays(&chosen, &reading.commands)))
+            let chosen = reading.deliveries.iter().filter(within);
+            Some(Spread::of_micros(&mut delays(chosen, &reading.commands)))
         };
         if let (Some(before), Some(during)) = (of_phase("before"), of_phase("during")) {
             add("others' delivery p99, before", before.p99, "ms", None);

@@ -9,6 +9,9 @@ use super::{
 };
 use crate::chaos::journal::Act;
 
+/// The close code of a reader that is too slow.
+const SLOW_CONSUMER: u16 = 4200;
+
 impl Reading {
     /// The judgement.
     pub fn report(mut self) -> Report {
@@ -37,6 +40,16 @@ impl Reading {
                 format!("{acked} commands acknowledged, {} deliveries", self.sums.events)
             });
         }
+        if faults.contains_key(times::STOPPED_READING) && !self.sums.closes.contains_key(&SLOW_CONSUMER) {
+            self.violations.add(Rule::Idle, || {
+                "no reader that stopped was closed: what it was sent did not fill its buffers".to_owned()
+            });
+        }
+        let counted = self
+            .deliveries
+            .iter()
+            .filter(|(_, _, client)| !self.apart.contains(client));
+        let mut delays = times::delays(counted, &self.commands);
         let told_losses = self.told_losses();
         Report {
             faults,
@@ -44,9 +57,10 @@ impl Reading {
             recovered: self.sums.recovered,
             discontinuities: self.sums.discontinuities,
             resumes: Spread::of_micros(&mut self.sums.resumes),
-            delays: Spread::of_micros(&mut times::delays(&self.deliveries, &self.commands)),
+            delays: Spread::of_micros(&mut delays),
             sent,
             acked,
+            closes: self.sums.closes,
             again: self.sums.again,
             duplicates: self.sums.duplicates,
             errors: self.sums.errors,

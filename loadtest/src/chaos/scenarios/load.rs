@@ -10,7 +10,7 @@ use std::{
 
 use super::Stage;
 use crate::{
-    chaos::{cluster, journal::Act},
+    chaos::{checker::STOPPED_READING, cluster, journal::Act},
     cpu,
     failure::Failure,
     process::pause,
@@ -18,6 +18,8 @@ use crate::{
 
 /// What a gateway may grow by for each reader that has stopped: its outbox and as much again.
 const BYTES_PER_STOPPED: f64 = 2.0 * 262_144.0;
+/// How long it takes, at least, until the kernel's buffers and the outboxes of those who do not read are full.
+const FILLING: Duration = Duration::from_secs(20);
 /// What it may grow by besides, bytes.
 const BYTES_BESIDES: f64 = 32.0 * 1_048_576.0;
 
@@ -33,12 +35,12 @@ pub(super) fn stopped_readers(stage: &mut Stage<'_>) -> Result<(), Failure> {
     stage.journal.phase("before")?;
     stage.rest(stage.seconds / 2)?;
     let before = resident(stage);
-    stage.journal.fault("clients stop reading", None)?;
+    stage.journal.fault(STOPPED_READING, None)?;
     for &client in &stopped {
         stage.crowd.order(client, |orders| orders.reading = false);
     }
     stage.journal.phase("during")?;
-    let until = Instant::now() + stage.seconds / 2;
+    let until = Instant::now() + FILLING.max(stage.seconds / 2);
     let mut most = before;
     while Instant::now() < until {
         stage.rest(Duration::from_millis(500))?;

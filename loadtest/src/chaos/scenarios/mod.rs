@@ -253,7 +253,7 @@ pub fn all() -> Vec<Scenario> {
             rooms: 5,
             seconds: 40,
             rate: 1.0,
-            padding: 8 * 1024,
+            padding: 16 * 1024,
             receive_buffer: Some(4 * 1024),
             settings: &[("OUTBOX_BYTES", "262144")],
             run: load::stopped_readers,
