@@ -57,6 +57,8 @@ export default function ({ run }) {
 /** One visit: everything from `welcome` to the close. */
 function visit(socket, room) {
   const pending = new Map();
+  // The server remembers ids for minutes, so a user's next visit has others.
+  const visitId = exec.vu.iterationInInstance;
   let nextId = 0;
   let seq = null; // the last event seen; null outside of the room
   let waiting = null; // {head, done}: told once `seq` reaches `head`
@@ -76,7 +78,7 @@ function visit(socket, room) {
 
   /** Sends a command; `then` gets the ack's data and the time it took. */
   const ask = (type, data, then) => {
-    const id = `c${++nextId}`;
+    const id = `v${visitId}-${++nextId}`;
     const timer = setTimeout(() => {
       pending.delete(id);
       fault(`${type}: no answer in ${answerMs} ms`);

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -38,6 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Session(Arc<Inner>);
 
 struct Inner {
+    /// In the ids of its commands: the server remembers ids for minutes, and a user may come again.
+    number: u64,
     sink: tokio::sync::Mutex<SplitSink<Socket, Message>>,
     shared: Arc<Shared>,
     checker: Arc<Checker>,
@@ -88,7 +93,9 @@ impl Session {
         }
         let shared = Arc::new(Shared::default());
         tokio::spawn(read(stream, shared.clone(), checker.clone()));
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         Ok(Self(Arc::new(Inner {
+            number: COUNT.fetch_add(1, Ordering::Relaxed),
             sink: tokio::sync::Mutex::new(sink),
             shared,
             checker,
@@ -107,7 +114,7 @@ impl Session {
                 return Err(format!("the connection ended: {why}"));
             }
             state.next_id += 1;
-            let id = format!("{prefix}-{}", state.next_id);
+            let id = format!("{prefix}-{}-{}", self.0.number, state.next_id);
             state.pending.insert(id.clone(), answer);
             id
         };
