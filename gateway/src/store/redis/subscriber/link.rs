@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -26,6 +27,8 @@ use crate::store::redis::wire::{Pipe, Wire, push_command};
 
 /// Channels in one command.
 const CHANNELS: usize = 512;
+/// Pause before a payload that Redis did not take is published again.
+const AGAIN: Duration = Duration::from_millis(100);
 /// Requests taken in before anything else is looked at.
 const BURST: usize = 256;
 
@@ -47,6 +50,8 @@ struct Trial {
     echoed: bool,
     /// What publishing came to: `None` while it is under way or if Redis did not take it.
     published: Option<u64>,
+    /// Redis did not take it: when to publish again, as the calls' connection may come up after this one.
+    again: Option<Instant>,
     publishing: Option<Pin<Box<dyn Future<Output = Option<u64>> + Send>>>,
     /// What comes back.
     token: Bytes,
@@ -95,6 +100,7 @@ impl<'a> Link<'a> {
             ponged: false,
             echoed: false,
             published: None,
+            again: None,
             publishing: None,
             token: Bytes::new(),
         });
@@ -121,10 +127,9 @@ impl<'a> Link<'a> {
     ) -> Lost {
         loop {
             let pending = self.pipe.is_pending();
-            let due = self
-                .trial
-                .as_ref()
-                .map_or(self.tried + SILENCE, |trial| trial.end);
+            let due = self.trial.as_ref().map_or(self.tried + SILENCE, |trial| {
+                trial.again.map_or(trial.end, |again| again.min(trial.end))
+            });
             // Everything awaited here may be dropped half way without loss: readiness, the queue, the clock, a count
             // that is watched, and a future that `trial` keeps.
             let step = tokio::select! {
@@ -293,6 +298,16 @@ impl<'a> Link<'a> {
 
     /// The time of the next step has come: a trial begins, or has failed.
     fn due(&mut self) -> Result<(), &'static str> {
+        if let Some(trial) = &mut self.trial
+            && trial.again.take().is_some()
+            && Instant::now() < trial.end
+        {
+            trial.publishing = Some((self.setup.publish)(
+                self.setup.channel.clone(),
+                trial.token.clone(),
+            ));
+            return Ok(());
+        }
         match &self.trial {
             None => {
                 self.try_out();
@@ -331,6 +346,7 @@ impl<'a> Link<'a> {
             ponged: false,
             echoed: false,
             published: None,
+            again: None,
             publishing: Some(publishing),
             token,
         });
@@ -343,6 +359,7 @@ impl<'a> Link<'a> {
         if let Some(trial) = &mut self.trial {
             trial.publishing = None;
             trial.published = receivers;
+            trial.again = receivers.is_none().then(|| Instant::now() + AGAIN);
         }
         Ok(())
     }
