@@ -14,6 +14,7 @@ LOCKED := $(if $(CI),--locked)
 BROWSER := gateway/tests/browser
 BENCH_ARGS ?=
 GOOSE_ARGS ?=
+CHAOS_ARGS ?=
 K6_ARGS ?=
 K6_SCRIPTS ?= $(wildcard loadtest/k6/*.js)
 
@@ -65,6 +66,11 @@ docs: ## write docs/CONFIG.md and .env.example from the settings
 bench: release ## run the benchmarks and write loadtest/RESULTS.md (BENCH_ARGS)
 	$(CARGO) build --release -p roomgate-loadtest $(LOCKED)
 	target/release/roomgate-loadtest bench $(BENCH_ARGS)
+
+.PHONY: chaos
+chaos: release ## break gateways, Redis and links under load, and judge what clients saw (CHAOS_ARGS)
+	$(CARGO) build --release -p roomgate-loadtest $(LOCKED)
+	target/release/roomgate-loadtest chaos $(CHAOS_ARGS)
 
 .PHONY: goose
 goose: release ## attack two gateways with goose (GOOSE_ARGS)

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use roomgate_loadtest::{attack, bare, bench};
+use roomgate_loadtest::{attack, bare, bench, chaos};
 
-/// Loads and benchmarks for Roomgate.
+/// Loads, benchmarks and fault runs for Roomgate.
 #[derive(Debug, Parser)]
 #[command(name = "roomgate-loadtest", version)]
 struct Cli {
@@ -18,6 +18,8 @@ enum Sub {
     Bench(bench::BenchArgs),
     Attack(attack::AttackArgs),
     Bare(bare::BareArgs),
+    Chaos(chaos::ChaosArgs),
+    Check(chaos::CheckArgs),
 }
 
 fn main() -> ExitCode {
@@ -25,6 +27,8 @@ fn main() -> ExitCode {
         Sub::Bench(args) => bench::run(&args),
         Sub::Attack(args) => attack::run(&args),
         Sub::Bare(args) => bare::run(&args),
+        Sub::Chaos(args) => chaos::run(&args),
+        Sub::Check(args) => chaos::check(&args),
     };
     outcome.unwrap_or_else(|failure| {
         eprintln!("roomgate-loadtest: {failure}");

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::failure::{Failure, check_interrupt};
 
@@ -51,42 +51,123 @@ impl Owned {
     fn ended(&mut self) -> Option<String> {
         self.0.try_wait().ok().flatten().map(|status| status.to_string())
     }
+
+    fn signal(&self, signal: Signal) -> Result<(), Failure> {
+        let pid = Pid::from_child(&self.0);
+        kill_process(pid, signal).map_err(|error| Failure::Io(error.into()))
+    }
+
+    /// `kill -9`, and the end waited for.
+    fn kill(&mut self) -> Result<(), Failure> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+
+    /// Waits for the end, `patience` at most; whether it came.
+    fn wait_end(&mut self, patience: Duration) -> Result<bool, Failure> {
+        let started = Instant::now();
+        while self.ended().is_none() {
+            check_interrupt()?;
+            if started.elapsed() > patience {
+                return Ok(false);
+            }
+            pause(Duration::from_millis(5));
+        }
+        Ok(true)
+    }
 }
 
-/// A `redis-server` that keeps nothing on disk.
+/// A free loopback port outside the range from which the kernel takes ports for outgoing connections: one that a server
+/// can be started on again, without a client's connection having taken it meanwhile.
+///
+/// # Errors
+/// None was found.
+pub fn lasting_port() -> Result<u16, Failure> {
+    let first = fastrand::u16(12_000..30_000);
+    (0..1_000)
+        .map(|step| first + step)
+        .find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
+        .ok_or_else(|| Failure::Start("no free port".to_owned()))
+}
+
+/// What a Redis keeps on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Append {
+    /// Nothing.
+    No,
+    /// The append-only file, synced every second.
+    EverySecond,
+    /// The append-only file, synced before each answer.
+    Always,
+}
+
+/// How a Redis is started.
+#[derive(Debug, Clone)]
+pub struct RedisOptions {
+    /// Its port.
+    pub port: u16,
+    /// What it keeps.
+    pub append: Append,
+    /// Where its files and its log are.
+    pub dir: PathBuf,
+    /// The port of its master.
+    pub replica_of: Option<u16>,
+}
+
+/// A `redis-server` on loopback.
 pub struct Redis {
     process: Owned,
     port: u16,
 }
 
 impl Redis {
-    /// Starts one and waits until it answers.
+    /// Starts one that keeps nothing on disk, on a free port, and waits until it answers.
     ///
     /// # Errors
     /// The binary cannot be run, or does not answer in time.
     pub fn start(binary: &Path, logs: &Path) -> Result<Self, Failure> {
         // Another process may take the port between the two; then Redis says so and the run fails.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        let log = log_file(logs, &format!("redis-{port}"))?;
-        let child = Command::new(binary)
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--protected-mode",
-                "no",
-            ])
-            .args([
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--loglevel",
-                "warning",
-                "--dir",
-            ])
-            .arg(logs)
+        let options = RedisOptions {
+            port,
+            append: Append::No,
+            dir: logs.to_owned(),
+            replica_of: None,
+        };
+        Self::launch(binary, &options)
+    }
+
+    /// Starts one and waits until it answers; one with an append-only file has read it by then.
+    ///
+    /// # Errors
+    /// The binary cannot be run, or does not answer in time.
+    pub fn launch(binary: &Path, options: &RedisOptions) -> Result<Self, Failure> {
+        let port = options.port;
+        let log = log_file(&options.dir, &format!("redis-{port}"))?;
+        let mut command = Command::new(binary);
+        command
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--protected-mode", "no", "--save", "", "--loglevel", "warning"])
+            .arg("--dir")
+            .arg(&options.dir);
+        let fsync = match options.append {
+            Append::No => None,
+            Append::EverySecond => Some("everysec"),
+            Append::Always => Some("always"),
+        };
+        match fsync {
+            None => command.args(["--appendonly", "no"]),
+            // Rewrites off: the file's growth is then the time that passed.
+            Some(fsync) => command
+                .args(["--appendonly", "yes", "--appendfsync", fsync])
+                .args(["--auto-aof-rewrite-percentage", "0"]),
+        };
+        if let Some(master) = options.replica_of {
+            command.args(["--replicaof", &format!("127.0.0.1 {master}")]);
+            command.args(["--repl-diskless-sync-delay", "0"]);
+        }
+        let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -111,9 +192,22 @@ impl Redis {
         self.process.0.id()
     }
 
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What gateways connect to.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// `kill -9`; returns when it is gone.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn kill(&mut self) -> Result<(), Failure> {
+        self.process.kill()
     }
 }
 
@@ -126,6 +220,19 @@ pub struct Program {
     pub args: Vec<&'static str>,
 }
 
+/// How a gateway is started.
+#[derive(Debug, Clone)]
+pub struct GatewayOptions {
+    /// Its number among the gateways of the run; its node id is `gw-<number>`.
+    pub number: usize,
+    /// Its port on loopback; 0 takes a free one.
+    pub port: u16,
+    /// Its Redis; the memory store without one.
+    pub redis_url: Option<String>,
+    /// Other settings, by their variables.
+    pub settings: Vec<(&'static str, String)>,
+}
+
 /// A running gateway.
 pub struct Gateway {
     process: Owned,
@@ -134,7 +241,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts one, on the memory store without `redis`, and waits until it is ready.
+    /// Starts one on a free port, on the memory store without `redis`, and waits until it is ready.
     ///
     /// # Errors
     /// The binary cannot be run, or does not become ready in time.
@@ -145,22 +252,41 @@ impl Gateway {
         redis: Option<&Redis>,
         heartbeat_ms: u64,
     ) -> Result<Self, Failure> {
+        let options = GatewayOptions {
+            number,
+            port: 0,
+            redis_url: redis.map(Redis::url),
+            settings: vec![("HEARTBEAT_MS", heartbeat_ms.to_string())],
+        };
+        // The log of an earlier run; there need not be one.
+        let _ = std::fs::remove_file(log_path(logs, &format!("gateway-{number}")));
+        let mut gateway = Self::launch(program, logs, &options)?;
+        gateway.wait_ready()?;
+        Ok(gateway)
+    }
+
+    /// Starts one and waits until it listens.
+    ///
+    /// # Errors
+    /// The binary cannot be run, or does not say in time where it listens.
+    pub fn launch(program: &Program, logs: &Path, options: &GatewayOptions) -> Result<Self, Failure> {
+        let number = options.number;
         let log = log_file(logs, &format!("gateway-{number}"))?;
         let mut command = Command::new(&program.path);
         command
             .args(&program.args)
             .env_remove("REDIS_URL")
             .env_remove("ROOM_STORE")
-            .env("LISTEN", "127.0.0.1:0")
+            .env("LISTEN", format!("127.0.0.1:{}", options.port))
             .env("NODE_ID", format!("gw-{number}"))
             .env("AUTH_MODE", "anonymous")
             .env("LOG_LEVEL", "warn")
-            .env("HEARTBEAT_MS", heartbeat_ms.to_string())
+            .envs(options.settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);
-        if let Some(redis) = redis {
-            command.env("REDIS_URL", redis.url());
+        if let Some(url) = &options.redis_url {
+            command.env("REDIS_URL", url);
         }
         let mut child = command
             .spawn()
@@ -168,22 +294,61 @@ impl Gateway {
         let stdout = child.stdout.take();
         let mut process = Owned(child);
         let address = listening_address(stdout, &mut process, logs, number)?;
-        wait_until("the gateway", &mut process, || {
-            let mut stream = connect(address)?;
-            stream
-                .write_all(b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
-                .ok()?;
-            let mut answer = [0; 12];
-            stream.read_exact(&mut answer).ok()?;
-            (&answer == b"HTTP/1.1 200").then_some(())
-        })?;
         Ok(Self { process, address })
+    }
+
+    /// Waits until `/readyz` is green.
+    ///
+    /// # Errors
+    /// It ends, or is not ready in time.
+    pub fn wait_ready(&mut self) -> Result<(), Failure> {
+        let address = self.address;
+        wait_until("the gateway", &mut self.process, || {
+            (ready_answer(address)?.0 == 200).then_some(())
+        })
     }
 
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.process.0.id()
     }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn signal(&self, signal: Signal) -> Result<(), Failure> {
+        self.process.signal(signal)
+    }
+
+    /// `kill -9`; returns when it is gone.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn kill(&mut self) -> Result<(), Failure> {
+        self.process.kill()
+    }
+
+    /// Waits for its end, `patience` at most; whether it came.
+    ///
+    /// # Errors
+    /// [`Failure::Interrupted`].
+    pub fn wait_end(&mut self, patience: Duration) -> Result<bool, Failure> {
+        self.process.wait_end(patience)
+    }
+}
+
+/// What a gateway answers to `/readyz` within a second: the status and the text; `None` without an answer.
+pub fn ready_answer(gateway: SocketAddr) -> Option<(u16, String)> {
+    let mut stream = connect(gateway)?;
+    stream
+        .write_all(b"GET /readyz HTTP/1.1\r\nHost: loadtest\r\nConnection: close\r\n\r\n")
+        .ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    Some((status, body.trim().to_owned()))
 }
 
 /// The address that a gateway prints as its first line.
@@ -246,7 +411,11 @@ fn log_path(logs: &Path, name: &str) -> PathBuf {
 
 fn log_file(logs: &Path, name: &str) -> Result<File, Failure> {
     std::fs::create_dir_all(logs)?;
-    Ok(File::create(log_path(logs, name))?)
+    // What an earlier process of that name wrote in this run stays.
+    Ok(File::options()
+        .create(true)
+        .append(true)
+        .open(log_path(logs, name))?)
 }
 
 /// The last words of a log.

@@ -3,26 +3,13 @@
 //! The gateway is the one that `ROOMGATE_BIN` names, else the one built into the same target directory as this test:
 //! `cargo build -p roomgate` first. Redis is not needed.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+mod support;
+
+use std::{path::Path, process::Command};
+
+use support::gateway;
 
 const BENCH: &str = env!("CARGO_BIN_EXE_roomgate-loadtest");
-
-#[expect(clippy::disallowed_methods, reason = "a test has no settings of its own")]
-fn gateway() -> PathBuf {
-    if let Some(named) = std::env::var_os("ROOMGATE_BIN") {
-        return named.into();
-    }
-    let built = Path::new(BENCH).with_file_name("roomgate");
-    assert!(
-        built.is_file(),
-        "there is no gateway at {}: run `cargo build -p roomgate` (with --release if these tests run so)",
-        built.display()
-    );
-    built
-}
 
 /// Runs `bench --quick` with reports in a place of its own; its output and whether it succeeded.
 fn quick(names: &[&str]) -> (String, bool) {

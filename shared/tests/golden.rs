@@ -16,7 +16,7 @@ use roomgate_shared::{
         command::{MessageKind, Since},
         event::{
             CustomEvent, ErrorData, EventType, Message, PresenceChange, Resumed, ServerFrame, Snapshot,
-            StatePatched, Welcome, ack_text, custom_event, error_text, event_text, message_tail,
+            StatePatched, Welcome, ack_text, custom_event, epoch_text, error_text, event_text, message_tail,
             message_text, signal_text, status_text,
         },
     },
@@ -177,7 +177,10 @@ fn every_error_has_its_file_and_every_file_its_error() {
         .map(|code| code.as_str().to_owned())
         .collect();
     assert_eq!(names("errors"), codes);
-    assert_eq!(names("."), ["pong", "welcome"].map(str::to_owned).into());
+    assert_eq!(
+        names("."),
+        ["pong", "status.epoch", "welcome"].map(str::to_owned).into()
+    );
 }
 
 #[test]
@@ -295,6 +298,10 @@ fn frames_of_the_connection_read_as_their_types() {
     frame::<Status>("events/status");
     assert_eq!(compact("events/status"), status_text(true));
     assert_ne!(status_text(false), status_text(true));
+    let (frame_, _) = frame::<Value>("status.epoch");
+    let room = RoomId::new(frame_.room.unwrap()).unwrap();
+    let epoch = frame_.data["epoch"].as_str().unwrap();
+    assert_eq!(compact("status.epoch"), epoch_text(&room, epoch));
     let (frame_, resync) = frame::<Snapshot>("events/resync");
     assert_eq!(frame_.room, Some(resync.room.id));
     assert!(!resync.recovered);

@@ -251,6 +251,8 @@ impl RoomQueue {
 pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
     let local = queue.local.clone();
     loop {
+        // Commands that have arrived already are read first, and go along.
+        tokio::task::yield_now().await;
         let now = Instant::now();
         if queue.has_work()
             && let Err(wait) = queue.breaker.admit(now)

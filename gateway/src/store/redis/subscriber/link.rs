@@ -25,10 +25,10 @@ use super::{
 };
 use crate::store::redis::wire::{Pipe, Wire, push_command};
 
-/// Channels in one command.
-const CHANNELS: usize = 512;
 /// Pause before a payload that Redis did not take is published again.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Channels in one command.
+const CHANNELS: usize = 512;
 /// Requests taken in before anything else is looked at.
 const BURST: usize = 256;
 
@@ -50,8 +50,6 @@ struct Trial {
     echoed: bool,
     /// What publishing came to: `None` while it is under way or if Redis did not take it.
     published: Option<u64>,
-    /// Redis did not take it: when to publish again, as the calls' connection may come up after this one.
-    again: Option<Instant>,
     publishing: Option<Pin<Box<dyn Future<Output = Option<u64>> + Send>>>,
     /// What comes back.
     token: Bytes,
@@ -100,7 +98,6 @@ impl<'a> Link<'a> {
             ponged: false,
             echoed: false,
             published: None,
-            again: None,
             publishing: None,
             token: Bytes::new(),
         });
@@ -127,9 +124,10 @@ impl<'a> Link<'a> {
     ) -> Lost {
         loop {
             let pending = self.pipe.is_pending();
-            let due = self.trial.as_ref().map_or(self.tried + SILENCE, |trial| {
-                trial.again.map_or(trial.end, |again| again.min(trial.end))
-            });
+            let due = self
+                .trial
+                .as_ref()
+                .map_or(self.tried + SILENCE, |trial| trial.end);
             // Everything awaited here may be dropped half way without loss: readiness, the queue, the clock, a count
             // that is watched, and a future that `trial` keeps.
             let step = tokio::select! {
@@ -204,6 +202,7 @@ impl<'a> Link<'a> {
             ) {
                 if let Some(trial) = &mut self.trial {
                     trial.ponged = true;
+                    self.shorten();
                     self.prove();
                 }
                 return Ok(());
@@ -298,23 +297,13 @@ impl<'a> Link<'a> {
 
     /// The time of the next step has come: a trial begins, or has failed.
     fn due(&mut self) -> Result<(), &'static str> {
-        if let Some(trial) = &mut self.trial
-            && trial.again.take().is_some()
-            && Instant::now() < trial.end
-        {
-            trial.publishing = Some((self.setup.publish)(
-                self.setup.channel.clone(),
-                trial.token.clone(),
-            ));
-            return Ok(());
-        }
         match &self.trial {
             None => {
                 self.try_out();
                 self.pipe.write()
             }
             // Redis lives, but cannot be published to: no word on the subscription. The call connection's own
-            // supervision sees to that.
+            // supervision sees to that; after an outage it is often back a little later than this one.
             Some(Trial {
                 ponged: true,
                 published: None,
@@ -322,7 +311,8 @@ impl<'a> Link<'a> {
             }) => {
                 self.end_trial(false);
                 self.proven.store(false, Ordering::Release);
-                Ok(())
+                self.try_out();
+                self.pipe.write()
             }
             // What comes back may stand behind much else. While that flows in, it has as long again.
             Some(trial) if self.heard.elapsed() < SILENCE && trial.began.elapsed() < 2 * TRIAL => {
@@ -346,7 +336,6 @@ impl<'a> Link<'a> {
             ponged: false,
             echoed: false,
             published: None,
-            again: None,
             publishing: Some(publishing),
             token,
         });
@@ -359,9 +348,20 @@ impl<'a> Link<'a> {
         if let Some(trial) = &mut self.trial {
             trial.publishing = None;
             trial.published = receivers;
-            trial.again = receivers.is_none().then(|| Instant::now() + AGAIN);
         }
+        self.shorten();
         Ok(())
+    }
+
+    /// A trial whose payload Redis has not taken shows nothing, however long it is waited for.
+    fn shorten(&mut self) {
+        if let Some(trial) = &mut self.trial
+            && trial.ponged
+            && trial.publishing.is_none()
+            && trial.published.is_none()
+        {
+            trial.end = trial.end.min(Instant::now() + AGAIN);
+        }
     }
 }
 
