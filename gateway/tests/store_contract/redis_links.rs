@@ -140,7 +140,8 @@ async fn cut_connections_are_made_again_at_once() {
     let room = new_room();
     node.store.subscribe(&room).await.unwrap();
     node.joined(&room, enter("u1", 1)).await;
-    for round in 1..=3 {
+    for round in 1..=5 {
+        let start = Instant::now();
         proxy.cut();
         eventually("the interruption is told", || async {
             node.heard.interruptions() == round
@@ -150,6 +151,8 @@ async fn cut_connections_are_made_again_at_once() {
             node.store.readiness() == Readiness::Ready
         })
         .await;
+        // Whichever of the connections is there first.
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
     let seq = node.ack(&room, send("u1", "1")).await["message"]["seq"]
         .as_u64()
