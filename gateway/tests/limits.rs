@@ -130,6 +130,43 @@ async fn a_connection_with_much_under_way_is_answered_in_full() {
     }
 }
 
+/// One small frame that asks for a great deal: each of its joins is answered with megabytes of missed events, and the
+/// client takes none of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_array_of_long_answers_costs_no_more_than_may_be_under_way() {
+    const EVENTS: u64 = 100;
+    let gateway = Gateway::start(&[("LOG_LEVEL", "warn")]);
+    let mut writer = Client::connect(gateway.addr, "writer").await;
+    let joined = writer.ack("join", "r", json!({})).await;
+    let payload = "x".repeat(60_000);
+    for _ in 0..EVENTS {
+        writer
+            .ack("broadcast", "r", json!({"event": "e", "payload": payload}))
+            .await;
+    }
+    let before = gateway.resident_bytes();
+    let since = json!({"since": {"epoch": joined["epoch"], "seq": 1}});
+    let array: Vec<_> = (0..64)
+        .map(|i| json!({"id": format!("j{i}"), "type": "join", "room": "r", "data": since}))
+        .collect();
+    let mut greedy = Client::connect(gateway.addr, "greedy").await;
+    greedy.send_text(json!(array).to_string()).await;
+    // All are answered in the end: this client reads, if slowly.
+    let mut most = 0;
+    for i in 0..64 {
+        let id = format!("j{i}");
+        let ack = greedy.until(|f| f.id.as_deref() == Some(&id)).await;
+        assert_eq!(ack.data["recovered"], true, "{}", ack.data);
+        most = most.max(gateway.resident_bytes().saturating_sub(before));
+        let mut events = 0;
+        while events < EVENTS {
+            events += u64::from(greedy.next().await.kind == "broadcast");
+        }
+    }
+    // 64 answers of 6 MB each; four may be under way, and some are on their way out.
+    assert!(most < 100 * 1024 * 1024, "{most} bytes");
+}
+
 /// 100 members of a room stop reading while 30 MB go by: each is closed with 4200, the gateway's memory stays within their
 /// queues, and the member that reads misses nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -63,6 +63,8 @@ pub struct Session {
     rooms: Vec<(RoomId, Arc<Membership>)>,
     /// When the last malformed frames came, oldest first.
     malformed: VecDeque<Instant>,
+    /// Commands of an array that came while as much as may be was under way, or the client took no answers; in order.
+    waiting: VecDeque<(RoomId, Work, usize)>,
     closed: bool,
 }
 
@@ -104,6 +106,7 @@ impl Session {
             client,
             rooms: Vec::new(),
             malformed: VecDeque::new(),
+            waiting: VecDeque::new(),
             closed: false,
         }
     }
@@ -230,7 +233,7 @@ impl Session {
         reason = "what a work is made of, put together in one place"
     )]
     fn submit(
-        &self,
+        &mut self,
         room: &RoomId,
         op: Op,
         membership: Arc<Membership>,
@@ -242,7 +245,6 @@ impl Session {
         if kind == CommandType::Join {
             membership.begin_join();
         }
-        self.client.begin(weight);
         let origin = Origin::Command {
             client: self.client.clone(),
             membership,
@@ -252,7 +254,27 @@ impl Session {
             received,
             weight,
         };
-        self.context.rooms.submit(room, Work { op, origin });
+        let work = Work { op, origin };
+        if self.waiting.is_empty() && self.client.may_read() {
+            self.client.begin(weight);
+            self.context.rooms.submit(room, work);
+        } else {
+            self.waiting.push_back((room.clone(), work, weight));
+        }
+    }
+
+    /// Goes on with the rest of an array, as far as the client's allowance reaches; `true` when none is left. Called
+    /// before each read.
+    pub fn proceed(&mut self) -> bool {
+        while self.client.may_read() {
+            let Some((room, work, weight)) = self.waiting.pop_front() else {
+                self.waiting = VecDeque::new();
+                return true;
+            };
+            self.client.begin(weight);
+            self.context.rooms.submit(&room, work);
+        }
+        false
     }
 
     fn refuse(&self, id: Option<&CommandId>, room: Option<&RoomId>, code: ErrorCode, message: &str) {
@@ -275,6 +297,7 @@ impl Session {
         if !std::mem::replace(&mut self.closed, true) {
             tracing::debug!(connection = %self.client.id, leaving, rooms = self.rooms.len(), "a connection ends");
         }
+        self.waiting.clear();
         for (room, membership) in self.rooms.drain(..) {
             if membership.counts() {
                 let op = Op::Part {

@@ -156,7 +156,7 @@ impl<H: Handler> Connection<H> {
                 }
             }
             let may_read = match self.phase {
-                Phase::Open => self.handler.client().may_read(),
+                Phase::Open => self.handler.may_read(),
                 // A peer that takes nothing is not read either: it could send for as long as the deadline allows.
                 Phase::Closing { .. } => self.out.is_empty(),
                 Phase::Lingering => true,

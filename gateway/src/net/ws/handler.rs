@@ -27,6 +27,12 @@ pub trait Handler: Send + 'static {
     /// The connection is to be closed so.
     fn binary(&mut self, message: &mut [u8]) -> Result<(), Closing>;
 
+    /// Whether more may be read now: everything that has been read is under way, and the client takes its answers. If not,
+    /// its task is woken when that may have changed.
+    fn may_read(&mut self) -> bool {
+        self.client().may_read()
+    }
+
     /// The connection ends. `leaving`: by the client's close with 1000.
     fn closed(&mut self, leaving: bool);
 }
@@ -45,6 +51,10 @@ impl Handler for SessionHandler {
 
     fn binary(&mut self, _: &mut [u8]) -> Result<(), Closing> {
         Err(CloseCode::Unsupported.into())
+    }
+
+    fn may_read(&mut self) -> bool {
+        self.0.proceed()
     }
 
     fn closed(&mut self, leaving: bool) {
