@@ -8,7 +8,7 @@ use super::{
 };
 use crate::chaos::{
     audit::Audited,
-    history::{Event, Line, Since, What},
+    history::{Event, Line, What},
     journal::{Act, Entry},
 };
 
