@@ -62,6 +62,7 @@ macro_rules! contract {
                     only_subscribed_rooms_are_heard, many_subscriptions_at_once, nodes_agree_on_one_order;
                 commands: a_command_that_comes_again_is_answered_as_before, a_command_may_stand_twice_in_a_batch,
                     other_nodes_remember_too, an_id_stands_for_one_command, a_refusal_is_not_remembered,
+                    a_command_that_changed_nothing_is_remembered_too,
                     many_commands_at_once_are_remembered, commands_are_forgotten_after_their_time,
                     heads_tell_where_rooms_stand;
                 property: replaying_events_gives_the_picture;

@@ -56,6 +56,9 @@ struct Inner {
     recent: Recent,
     /// A comparison with the store is asked for or under way: events are held, not given.
     repairing: bool,
+    /// Every member awaits its picture. The room starts over with the first connection that has one, be it one of them
+    /// or another that comes in.
+    resyncing: bool,
     /// Joins or a repair wait for the store: what arrives is kept for them.
     holding: bool,
     held: Vec<Held>,
@@ -159,6 +162,7 @@ impl LocalRoom {
             acknowledged: 0,
             recent: Recent::new(recent),
             repairing: false,
+            resyncing: false,
             holding: false,
             held: Vec::new(),
             held_bytes: 0,
@@ -253,9 +257,12 @@ impl LocalRoom {
     }
 
     /// Every member's past has ended: none gets anything before its picture, by [`LocalRoom::enter`]. Those that are to
-    /// have one.
+    /// have one; nobody where that is under way already.
     pub fn begin_resync(&self) -> Vec<(Arc<Client>, Arc<Membership>)> {
         let mut inner = self.inner.lock();
+        if inner.members.is_empty() || std::mem::replace(&mut inner.resyncing, true) {
+            return Vec::new();
+        }
         inner.repairing = true;
         let each = inner.members.iter_mut().map(|member| {
             member.awaits = true;
@@ -308,7 +315,7 @@ impl LocalRoom {
         }
         let mut repair = Repair::NotNeeded;
         let mut from = seq;
-        if inner.members.is_empty() {
+        if inner.members.is_empty() || inner.resyncing {
             inner.start(epoch, seq);
             if missed.count > 0 {
                 inner.recent.push(missed, Instant::now());
@@ -461,32 +468,20 @@ impl LocalRoom {
             inner.drop_held();
         }
     }
-
-    /// Starts anew at `seq` of `epoch`, unless that has been done.
-    pub fn restart(&self, epoch: &str, seq: u64) {
-        let mut inner = self.inner.lock();
-        if inner.repairing || *inner.epoch != *epoch {
-            inner.start(epoch, seq);
-            // Who has come in since is there already, perhaps from an earlier point on.
-            let here = inner
-                .members
-                .iter()
-                .filter(|member| !member.awaits)
-                .map(|member| member.from)
-                .min();
-            inner.last = here.map_or(seq, |from| from.min(seq));
-            inner.held.retain(|held| *held.epoch == *epoch);
-        }
-    }
 }
 
 impl Inner {
     /// The room is at `seq` of `epoch`, whatever was before.
     fn start(&mut self, epoch: &str, seq: u64) {
-        self.epoch = epoch.into();
+        let before = std::mem::replace(&mut self.epoch, epoch.into());
+        if *before != *epoch {
+            self.held.retain(|held| held.epoch != before);
+        }
         self.last = seq;
         self.acknowledged = seq;
         self.repairing = false;
+        self.resyncing = false;
+        self.spilt = false;
         self.recent.clear();
     }
 

@@ -164,6 +164,13 @@ impl RoomQueue {
                 Origin::Resync { client, .. } if !self.local.has(client.id) => continue,
                 // It has come in meanwhile, or is about to.
                 Origin::Unconfirmed { membership, .. } if membership.counts() => continue,
+                // Members may have got further since it was asked for, above all where it is tried again.
+                Origin::Repair(tail) => {
+                    if let Some(now) = self.local.tail() {
+                        work.op = Op::Tail(now.clone());
+                        *tail = now;
+                    }
+                }
                 Origin::Command {
                     membership,
                     join: known,
@@ -180,10 +187,7 @@ impl RoomQueue {
                         }
                     }
                 }
-                Origin::Gone { .. }
-                | Origin::Unconfirmed { .. }
-                | Origin::Resync { .. }
-                | Origin::Repair(_) => {}
+                Origin::Gone { .. } | Origin::Unconfirmed { .. } | Origin::Resync { .. } => {}
             }
             ops.push(work.op);
             origins.push(work.origin);
@@ -327,7 +331,6 @@ async fn commit(rooms: &Rooms, queue: &RoomQueue, ops: Vec<Op>) -> Result<Applie
 fn complete(rooms: &Arc<Rooms>, queue: &RoomQueue, origins: Vec<Origin>, replies: Vec<Reply>) -> Repair {
     let local = &queue.local;
     let mut repair = Repair::NotNeeded;
-    let mut restarted = false;
     for (origin, reply) in origins.into_iter().zip(replies) {
         match origin {
             Origin::Command {
@@ -382,9 +385,6 @@ fn complete(rooms: &Arc<Rooms>, queue: &RoomQueue, origins: Vec<Origin>, replies
             Origin::Unconfirmed { .. } => {}
             Origin::Resync { client, membership } => match reply {
                 Ok(Done::Joined(joined)) => {
-                    if !std::mem::replace(&mut restarted, true) {
-                        local.restart(&joined.epoch, joined.seq);
-                    }
                     let frame = if joined.recovered {
                         // The log reaches back after all.
                         Bytes::new()

@@ -214,12 +214,15 @@ pub(super) fn complete(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, tail: &Tail, 
     }
 }
 
-/// Has every member here joined anew. Until the first of them has its picture, the room is in repair.
+/// Has every member here joined anew, unless that is under way. Until somebody here has a picture, the room is in repair.
 fn resync(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, since: Option<Since>, why: &'static str) -> Repair {
-    let members = local.begin_resync();
-    tracing::warn!(room = %local.id(), members = members.len(), why, "members of the room are resynchronised");
-    if members.is_empty() {
+    if local.is_empty() {
         local.abandon_repair();
+        return Repair::NotNeeded;
+    }
+    let members = local.begin_resync();
+    if !members.is_empty() {
+        tracing::warn!(room = %local.id(), members = members.len(), why, "members of the room are resynchronised");
     }
     for (client, membership) in members {
         let join = Join {

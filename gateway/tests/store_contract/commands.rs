@@ -118,6 +118,32 @@ pub(crate) async fn a_refusal_is_not_remembered<B: Backend>() {
     assert_eq!(again(&node.one(&room, op).await), ack);
 }
 
+/// Sent again after a later command, it would undo that.
+pub(crate) async fn a_command_that_changed_nothing_is_remembered_too<B: Backend>() {
+    let (node, room) = (node::<B>().await, new_room());
+    node.joined(&room, enter("u1", 1)).await;
+    let sets = |id: &str, value: &str| once(id, value.len() as u64, presence("u1", &[("a", value)], &[]));
+    node.ack(&room, sets("k0", "1")).await;
+    let second = first(&node.one(&room, sets("k1", "1")).await);
+    let third = first(&node.one(&room, sets("k2", "22")).await);
+    let before = node.picture(&room).await;
+    assert_eq!(again(&node.one(&room, sets("k1", "1")).await), second);
+    assert_eq!(again(&node.one(&room, sets("k2", "22")).await), third);
+    assert_eq!(node.picture(&room).await, before);
+    // In a batch, behind the command that made it so.
+    let replies = node
+        .apply(&room, vec![sets("k3", "333"), sets("k4", "333")])
+        .await;
+    assert_eq!(first(&replies[0]), first(&replies[1]));
+    first(&node.one(&room, sets("k5", "4444")).await);
+    assert_eq!(
+        again(&node.one(&room, sets("k4", "333")).await),
+        first(&replies[1])
+    );
+    let refusal = node.refusal(&room, sets("k4", "4444")).await;
+    assert_eq!(refusal.code, ErrorCode::IdConflict);
+}
+
 pub(crate) async fn many_commands_at_once_are_remembered<B: Backend>() {
     let (node, room) = (node::<B>().await, new_room());
     node.joined(&room, enter("u1", 1)).await;

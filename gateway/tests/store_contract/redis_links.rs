@@ -192,6 +192,31 @@ async fn a_demoted_server_is_left_for_the_one_that_takes_writes() {
     node.heard.until(&room, 1).await;
 }
 
+/// The address leads to another server, and only the calls have gone there: the old one lives on and answers.
+#[tokio::test]
+async fn a_subscription_at_another_server_than_the_calls_is_found() {
+    let (old, new) = (RedisServer::start(), RedisServer::start());
+    let proxy = Proxy::start(old.port()).await;
+    let (node, _) = node_behind(&proxy).await;
+    let room = new_room();
+    node.store.subscribe(&room).await.unwrap();
+    proxy.lead_to(new.port());
+    let list = old.ask(&["CLIENT", "LIST"]);
+    let calls = list.lines().find(|line| line.contains(":calls")).unwrap();
+    let id = calls.split("id=").nth(1).unwrap().split(' ').next().unwrap();
+    old.ask(&["CLIENT", "KILL", "ID", id]);
+    eventually("the calls are at the new server", || async {
+        new.ask(&["CLIENT", "LIST"]).contains(":calls")
+    })
+    .await;
+    eventually("the interruption is told", || async {
+        node.heard.interruptions() == 1 && node.store.readiness() == Readiness::Ready
+    })
+    .await;
+    let seq = node.joined(&room, enter("u1", 1)).await.seq;
+    node.heard.until(&room, seq).await;
+}
+
 /// A server and a replica of it that follows.
 async fn replicated() -> (RedisServer, RedisServer) {
     let (server, replica) = (RedisServer::start(), RedisServer::start());

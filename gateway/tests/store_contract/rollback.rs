@@ -147,6 +147,56 @@ async fn a_server_that_was_a_replica_meanwhile_is_another_one() {
     assert!(resumed(&node, &room, &epoch, 10).await.recovered);
 }
 
+/// Times of a room do not fall, so behind a clock that was ahead they stand still for a while.
+#[tokio::test]
+async fn no_two_servers_give_the_same_epoch_though_the_clock_is_behind() {
+    let mut server = RedisServer::start();
+    let (node, room) = (node_of(&server).await, new_room());
+    let epoch = node.joined(&room, enter("u1", 1)).await.epoch;
+    let ahead = (node.store.now_ms() + 3_600_000).to_string();
+    server.ask(&["HSET", &keys::room(&room)[0], "active", &ahead]);
+    server.ask(&["SAVE"]);
+    let mut epochs = vec![epoch.clone()];
+    for _ in 0..3 {
+        server.stop();
+        server.restart();
+        back(&node, &room).await;
+        sends(&node, &room, 3).await;
+        let epoch = resumed(&node, &room, &epoch, 1).await.epoch;
+        assert!(!epochs.contains(&epoch), "{epoch} once more, for other events");
+        epochs.push(epoch);
+    }
+}
+
+/// Where keys were put back, new events may have taken the old numbers since: below them nothing is certain either.
+#[tokio::test]
+async fn where_keys_were_put_back_and_grew_again_the_old_epoch_holds_no_more() {
+    let server = RedisServer::start();
+    let (node, room) = (node_of(&server).await, new_room());
+    let epoch = node.joined(&room, enter("u1", 1)).await.epoch;
+    sends(&node, &room, 4).await;
+    let keys = keys::room(&room);
+    for key in &keys {
+        server.ask(&["COPY", key, &format!("saved:{key}"), "REPLACE"]);
+    }
+    sends(&node, &room, 4).await;
+    for key in &keys {
+        server.ask(&["COPY", &format!("saved:{key}"), key, "REPLACE"]);
+    }
+    sends(&node, &room, 2).await;
+    // A node that was told of 9 asks; the room is at 7.
+    let tail = Op::Tail(Tail {
+        since: since(&epoch, 9),
+        ts: None,
+        known: 9,
+    });
+    assert!(is_lost(&node.joined(&room, tail).await));
+    // A client that had 6 and 7 had others.
+    for seq in [6, 7] {
+        assert!(is_lost(&resumed(&node, &room, &epoch, seq).await), "{seq}");
+    }
+}
+
 /// Keys that are put back while the server runs leave no trace in it: what nodes know is what tells.
 #[tokio::test]
 async fn a_node_that_knows_more_ends_the_epoch() {
@@ -171,10 +221,10 @@ async fn a_node_that_knows_more_ends_the_epoch() {
     sends(&node, &room, 2).await;
     copy("saved:", "");
 
-    // It has told of an event that is not there: gone on with only up to what is.
+    // It has told of an event that is not there.
     let joined = node.joined(&room, tail(&epoch, 5, None, 7)).await;
     assert!(is_lost(&joined) && joined.epoch != epoch);
-    assert!(resumed(&node, &room, &epoch, 5).await.recovered);
+    assert!(is_lost(&resumed(&node, &room, &epoch, 5).await));
     let second = joined.epoch;
 
     // Its last event is not the one that has this number now: nobody's past of that name can be told from the other.

@@ -173,7 +173,6 @@ fn another_epoch_is_never_mixed_in() {
     assert_eq!(given(&a), Vec::<String>::new());
     assert_eq!(room.begin_resync().len(), 2);
     room.hold();
-    room.restart("e2", 7);
     room.deliver(&payload("e2", 8..=8));
     for member in [&a, &b] {
         enter_with(&room, member, "e2", 7, "resync", &[]);
@@ -263,12 +262,48 @@ fn who_enters_while_others_await_their_picture_is_not_left_deaf() {
     assert_eq!(room.begin_resync().len(), 1);
     // The room is new by the time b joins; a's picture follows.
     enter_with(&room, &b, "e2", 2, "ack", &[]);
-    room.restart("e2", 3);
     enter_with(&room, &a, "e2", 3, "resync", &[]);
     room.deliver(&payload("e2", 3..=3));
     room.deliver(&payload("e2", 4..=4));
     assert_eq!(given(&a), ["resync", "4"]);
     assert_eq!(given(&b), ["ack", "3", "4"]);
+}
+
+#[test]
+fn who_enters_a_resync_is_heard_though_those_who_awaited_theirs_have_left() {
+    let (room, a, b) = (room(), client(1), client(2));
+    enter(&room, &a, 5);
+    assert_eq!(room.begin_resync().len(), 1);
+    room.hold();
+    enter_with(&room, &b, "e2", 2, "ack", &[]);
+    room.leave(a.id);
+    room.release();
+    room.deliver(&payload("e2", 3..=3));
+    assert_eq!(given(&b), ["ack", "3"]);
+    assert!(!room.is_repairing());
+}
+
+#[test]
+fn a_picture_that_comes_late_takes_nothing_back() {
+    let (room, a, b) = (room(), client(1), client(2));
+    enter(&room, &a, 5);
+    enter(&room, &b, 5);
+    assert_eq!(room.begin_resync().len(), 2);
+    // So many are here that their pictures come in two batches; a hole shows between them.
+    room.hold();
+    enter_with(&room, &a, "e2", 7, "resync", &[]);
+    room.release();
+    room.deliver(&payload("e2", 8..=8));
+    assert_eq!(room.deliver(&payload("e2", 10..=10)), Repair::Needed);
+    assert!(room.begin_repair());
+    room.hold();
+    enter_with(&room, &b, "e2", 10, "resync", &[]);
+    room.release();
+    let since = room.since().unwrap();
+    room.repair(&since, "e2", &texts(since.seq + 1..=10));
+    room.deliver(&payload("e2", 11..=11));
+    assert_eq!(given(&a), ["resync", "8", "9", "10", "11"]);
+    assert_eq!(given(&b), ["resync", "11"]);
 }
 
 #[test]

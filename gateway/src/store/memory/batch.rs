@@ -421,12 +421,21 @@ impl<'a> Batch<'a> {
         };
         if merged == user.presence {
             if self.presence.is_empty() {
-                return Some(ack_seq(self.room.seq));
+                let seq = self.room.seq;
+                if let Some(key) = &key {
+                    let first = First {
+                        seq,
+                        ts: self.now,
+                        version: 0,
+                    };
+                    self.room.commands.remember(id.as_str(), key, first);
+                }
+                return Some(ack_seq(seq));
             }
             // What the user sees is told by the event that is yet to be made.
             self.presence.acks.push(PresenceAck {
                 at: self.replies.len(),
-                key: None,
+                key: key.map(|key| (id.to_string(), key)),
             });
             return None;
         }

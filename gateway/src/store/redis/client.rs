@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use fred::{
     clients::Client,
     interfaces::{ClientLike as _, EventInterface as _},
@@ -181,19 +182,21 @@ impl CommandClient {
         answers.collect()
     }
 
+    /// Publishes a payload where the calls of rooms do: only so does its coming back show that their events do, whatever
+    /// servers the address has led to. How many received it; `None` if Redis did not take it.
+    pub(super) async fn publish(&self, channel: String, payload: Bytes) -> Option<u64> {
+        let args = vec![Value::Bytes(channel.into()), Value::Bytes(payload)];
+        match self.calls().ok()?.call("PUBLISH", args).await {
+            Ok(Frame::Number { data, .. }) => u64::try_from(data).ok(),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
     fn calls(&self) -> Result<&Calls, StoreError> {
         let calls = self.calls.get();
         let calls = calls.ok_or_else(|| StoreError::unavailable("the store has not been started"))?;
         calls.check()?;
         Ok(calls)
-    }
-
-    /// Sends one command, if the connection is up.
-    pub(super) async fn send(&self, command: &'static str, args: Vec<Value>) -> Result<Frame, CommandError> {
-        if !self.shared.is_up() {
-            return Err(CommandError::Store(StoreError::unavailable("not connected")));
-        }
-        send(&self.shared, command, args).await
     }
 
     /// Sends one command whose answer nobody waits for. Needs a runtime.

@@ -32,7 +32,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fred::types::{Resp3Frame as Frame, Value};
+use fred::types::Value;
 use roomgate_shared::{
     ids::{NodeId, RoomId},
     keys,
@@ -144,13 +144,7 @@ impl RedisStore {
         let commands = Arc::clone(&self.commands);
         let publish: Publish = Arc::new(move |channel, payload| {
             let commands = Arc::clone(&commands);
-            Box::pin(async move {
-                let args = vec![Value::Bytes(channel.into()), Value::Bytes(payload)];
-                match commands.send("PUBLISH", args).await {
-                    Ok(Frame::Number { data, .. }) => u64::try_from(data).ok(),
-                    _ => None,
-                }
-            })
+            Box::pin(async move { commands.publish(channel, payload).await })
         });
         Subscriber::start(Setup {
             endpoint: self.endpoint.clone(),

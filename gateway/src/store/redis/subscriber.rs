@@ -5,7 +5,7 @@
 //! - When the connection is lost, it is made again, all rooms are subscribed again, and only when every one is confirmed
 //!   is [`EventSink::interrupted`] called. What was waiting for its confirmation fails.
 //! - Once a second a subscription is tried: by a `PING` on this connection, and by a payload that is published to the
-//!   node's own channel over the command connection. A connection on which one of them does not come back within three
+//!   node's own channel over the connection of the room calls. A connection on which one of them does not come back within three
 //!   seconds (six while other payloads flow in) is half open or deaf, and made again; but not one that answers while Redis
 //!   cannot be published to.
 
@@ -46,7 +46,7 @@ pub(super) enum Request {
     Unsubscribe(RoomId),
 }
 
-/// Publishes a payload to a channel, over the command connection. `None` if Redis did not take it.
+/// Publishes a payload to a channel, over the connection of the room calls. `None` if Redis did not take it.
 pub(super) type Publish =
     Arc<dyn Fn(String, Bytes) -> crate::store::BoxFuture<'static, Option<u64>> + Send + Sync>;
 

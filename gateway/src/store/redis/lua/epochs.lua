@@ -10,8 +10,9 @@ followed by a space. Up to there an event is the same in the old epoch and in th
 always its last writes. After it an event of the old epoch is lost, and who has it has another past (Kafka truncates by
 leader epochs in the same way, KIP-101).
 
-An epoch is the name of the room's life, ten characters, and from the second on a number of four digits and eight of the
-time in hex: whatever becomes of two servers, they do not give the same epoch twice. ]]
+An epoch is the name of the room's life, ten characters, and from the second on a number of four digits and eight hex
+digits of a hash over the server's replication id and its clock: whatever becomes of two servers, they do not give the
+same epoch twice. Not over `now`, which stands still behind a clock that was ahead. ]]
 
 local LIFE = 10
 -- Most epochs of the past that are kept.
@@ -40,10 +41,12 @@ end
 local function new_epoch(c, kept)
   local past = past_of(c) .. c.epoch .. ' ' .. format('%d', c.seq) .. ' ' .. (kept and '' or 'x 0 ')
   local _, pairs_n = gsub(past, '%w+ %d+ ', '')
-  if pairs_n > PAST then past = gsub(past, '^%w+ %d+ ', '', 1) end
+  for _ = PAST + 1, pairs_n do past = gsub(past, '^%w+ %d+ ', '', 1) end
   local number = (tonumber(sub(c.epoch, LIFE + 1, LIFE + 4)) or 0) + 1
   c.past = past
-  c.epoch = sub(c.epoch, 1, LIFE) .. format('%04d%08x', number % 10000, floor(c.now) % 4294967296)
+  local time = call('TIME')
+  local hash = sub(redis.sha1hex(c.run .. time[1] .. ' ' .. time[2]), 1, 8)
+  c.epoch = sub(c.epoch, 1, LIFE) .. format('%04d', number % 10000) .. hash
   c.renamed = true
 end
 

@@ -15,8 +15,9 @@ local function has(c, seq, ts)
 end
 
 -- T: since: epoch and seq, ts of that event or 0, the last seq that the node knows of, messages. Keeps the room alive.
--- First in its batch. What a node says is true: if the room lacks an event of its epoch, the room is another one than it
--- was, and its epoch ends. Answer: { reason }.
+-- First in its batch. What a node says is true: if the room lacks an event of its epoch, its keys were put back under a
+-- running server. It may have grown again since under the same epoch, so up to no event is that certain: it ends, and
+-- holds no more. Answer: { reason }.
 OPS.T = function(c, i, at)
   local epoch, seq, ts, known = c.argv[i], tonumber(c.argv[i + 1]), tonumber(c.argv[i + 2]), tonumber(c.argv[i + 3])
   if not c.epoch then
@@ -24,7 +25,7 @@ OPS.T = function(c, i, at)
   else
     rest(c)
     if epoch == c.epoch and c.events_n == 0 and not c.pending then
-      if not has(c, seq, ts) then new_epoch(c, seq > c.seq) elseif known > c.seq then new_epoch(c, true) end
+      if known > c.seq or not has(c, seq, ts) then new_epoch(c, false) end
     end
     c.kept = true
     c.asked[#c.asked + 1] = { at = at, epoch = epoch, seq = seq, known = known, messages = tonumber(c.argv[i + 4]) }

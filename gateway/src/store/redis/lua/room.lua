@@ -237,7 +237,7 @@ local function room(keys, argv)
   end
   if c.pending then flush(c) end
   if c.asked and c.asked[1] then answer_joins(c) end
-  if c.events_n > 0 or c.touched_any then
+  if c.events_n > 0 or c.touched_any or c.learnt_n > 0 then
     write(c)
   elseif c.kept or c.renamed then
     keep(c)

@@ -173,7 +173,8 @@ OPS.P = function(c, i, at)
   return i + 3
 end
 
--- U: key, user, set: a list of name and value, remove: a list of names. Answer: seq.
+-- U: key, user, set: a list of name and value, remove: a list of names. Answer: seq. One that changes nothing is
+-- remembered, too: sent again behind another, it would undo that.
 OPS.U = function(c, i, at)
   local argv, key, id = c.argv, c.argv[i], c.argv[i + 1]
   i = i + 1
@@ -196,14 +197,19 @@ OPS.U = function(c, i, at)
   local presence, changed = merged(c, rec.presence, i + 2, n, j + 1, m)
   if not presence then
     too_large(c, at)
-  elseif not changed then
+  elseif not changed and not c.pending then
+    remember(c, key, c.seq)
     c.out[at] = c.seq
   else
-    rec.presence = presence
-    local waiting = announce(c, id, 'updated', render(id, rec, c.ts)).waiting
-    waiting[#waiting + 1] = { at = at, key = key }
+    -- What changes nothing may be what an event that is yet to be made tells.
+    local pending = c.pending
+    if changed then
+      rec.presence = presence
+      pending = announce(c, id, 'updated', render(id, rec, c.ts))
+      c.touched[id], c.touched_any = true, true
+    end
+    pending.waiting[#pending.waiting + 1] = { at = at, key = key }
     if key ~= '' then c.known[sub(key, 17)] = UNMADE end
-    c.touched[id], c.touched_any = true, true
   end
   return stop
 end

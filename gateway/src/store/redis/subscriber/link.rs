@@ -302,7 +302,7 @@ impl<'a> Link<'a> {
                 self.try_out();
                 self.pipe.write()
             }
-            // Redis lives, but cannot be published to: no word on the subscription. The command connection's own
+            // Redis lives, but cannot be published to: no word on the subscription. The call connection's own
             // supervision sees to that; after an outage it is often back a little later than this one.
             Some(Trial {
                 ponged: true,
