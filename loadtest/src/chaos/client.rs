@@ -249,7 +249,10 @@ impl Client {
         if next.is_some() {
             self.crowd.counts.lost.fetch_add(1, Ordering::Relaxed);
             self.show();
-            self.crowd.update(self.number, |view| view.gateway = None);
+            self.crowd.update(self.number, |view| {
+                view.gateway = None;
+                view.losses += 1;
+            });
         }
         next
     }

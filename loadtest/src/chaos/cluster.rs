@@ -305,30 +305,52 @@ fn no_replica() -> Failure {
     Failure::Wrong("there is no replica".to_owned())
 }
 
-/// Sends Redis one command on a connection of its own and reads the reply: the text of a simple, bulk or number reply.
+/// A connection to Redis beside those of the gateways.
+pub struct Side(TcpStream);
+
+impl Side {
+    /// Connects; every answer may take 5 s.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn connect(port: u16) -> Result<Self, Failure> {
+        let stream = TcpStream::connect_timeout(&loopback(port), Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_nodelay(true)?;
+        Ok(Self(stream))
+    }
+
+    /// Sends one command and reads the reply: the text of a simple, bulk or number reply.
+    ///
+    /// # Errors
+    /// An error reply, or none in time.
+    pub fn ask(&mut self, command: &[&str]) -> Result<String, Failure> {
+        let mut request = format!("*{}\r\n", command.len());
+        for word in command {
+            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        self.0.write_all(request.as_bytes())?;
+        let mut reply = Vec::new();
+        let mut chunk = [0; 4096];
+        loop {
+            let read = self.0.read(&mut chunk)?;
+            if read == 0 {
+                return Err(Failure::Wrong(format!("Redis hung up on {command:?}")));
+            }
+            reply.extend_from_slice(&chunk[..read]);
+            if let Some(text) = whole_reply(&reply) {
+                return text.map_err(|error| Failure::Wrong(format!("Redis refused {command:?}: {error}")));
+            }
+        }
+    }
+}
+
+/// [`Side::ask`] on a connection for this command alone.
 ///
 /// # Errors
-/// An error reply, or none within 5 s.
+/// As there.
 pub fn ask(port: u16, command: &[&str]) -> Result<String, Failure> {
-    let mut stream = TcpStream::connect_timeout(&loopback(port), Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut request = format!("*{}\r\n", command.len());
-    for word in command {
-        request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-    }
-    stream.write_all(request.as_bytes())?;
-    let mut reply = Vec::new();
-    let mut chunk = [0; 4096];
-    loop {
-        let read = stream.read(&mut chunk)?;
-        if read == 0 {
-            return Err(Failure::Wrong(format!("Redis hung up on {command:?}")));
-        }
-        reply.extend_from_slice(&chunk[..read]);
-        if let Some(text) = whole_reply(&reply) {
-            return text.map_err(|error| Failure::Wrong(format!("Redis refused {command:?}: {error}")));
-        }
-    }
+    Side::connect(port)?.ask(command)
 }
 
 /// The text of a reply, or of an error, once all of it is there.

@@ -71,6 +71,8 @@ pub struct View {
     pub rooms: Vec<(String, Option<Since>, bool)>,
     /// Commands without an answer.
     pub pending: usize,
+    /// Connections that it has lost.
+    pub losses: u64,
     /// Whether it was told never to come again.
     pub stopped: bool,
 }

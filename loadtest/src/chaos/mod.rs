@@ -130,6 +130,8 @@ impl ChaosArgs {
                 scenario.clients = scenario.clients.min(60);
                 scenario.rooms = scenario.rooms.min(8);
                 scenario.seconds = scenario.seconds.min(15);
+                // Few clients must still do something.
+                scenario.rate = scenario.rate.max(0.5);
             }
             let size = |given: Option<u64>, usual: usize| {
                 given

@@ -12,6 +12,7 @@
 //! | bars | what the scenario promises of times |
 
 mod streams;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod times;

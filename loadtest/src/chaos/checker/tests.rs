@@ -587,6 +587,23 @@ fn clients_of_a_frozen_gateway_must_be_elsewhere_in_time() {
 }
 
 #[test]
+fn readers_that_stop_must_have_been_a_burden() {
+    let mut run = sound();
+    run.act(Act::Apart {
+        clients: vec![1],
+        why: "it stops".to_owned(),
+    });
+    run.act(Act::Fault {
+        what: super::STOPPED_READING.to_owned(),
+        gateway: None,
+        room: None,
+    });
+    assert_eq!(run.broken(), [Rule::Idle]);
+    run.resume(1, "E", 2, 0);
+    assert_eq!(run.broken(), []);
+}
+
+#[test]
 fn a_run_in_which_nothing_happened_shows_nothing() {
     let mut run = Run::new();
     run.enter(1, "E", 0).stands("E", &[]);

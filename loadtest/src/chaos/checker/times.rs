@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::{
     Figure, Rule,
-    streams::{Client, Command, Reading},
+    streams::Reading,
+    tables::{Client, Command},
 };
 use crate::chaos::journal::Act;
 

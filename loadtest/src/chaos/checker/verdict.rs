@@ -4,13 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Report, Rule,
-    streams::{Command, Reading},
+    streams::Reading,
+    tables::Command,
     times::{self, Spread},
 };
 use crate::chaos::journal::Act;
-
-/// The close code of a reader that is too slow.
-const SLOW_CONSUMER: u16 = 4200;
 
 impl Reading {
     /// The judgement.
@@ -40,9 +38,10 @@ impl Reading {
                 format!("{acked} commands acknowledged, {} deliveries", self.sums.events)
             });
         }
-        if faults.contains_key(times::STOPPED_READING) && !self.sums.closes.contains_key(&SLOW_CONSUMER) {
+        if faults.contains_key(times::STOPPED_READING) && self.sums.lost_apart == 0 {
             self.violations.add(Rule::Idle, || {
-                "no reader that stopped was closed: what it was sent did not fill its buffers".to_owned()
+                "no reader that stopped lost its connection: what it was sent did not fill its buffers"
+                    .to_owned()
             });
         }
         let counted = self

@@ -10,7 +10,7 @@ use std::{
 
 use super::Stage;
 use crate::{
-    chaos::{checker::STOPPED_READING, cluster, journal::Act},
+    chaos::{checker::STOPPED_READING, cluster::Side, journal::Act},
     cpu,
     failure::Failure,
     process::pause,
@@ -70,25 +70,24 @@ fn resident(stage: &Stage<'_>) -> u64 {
 
 pub(super) fn reconnect_crowd(stage: &mut Stage<'_>) -> Result<(), Failure> {
     stage.repeat(Duration::from_secs(15), |stage| {
-        let port = stage.cluster.redis_port();
+        let redis = Side::connect(stage.cluster.redis_port())?;
         let over = Arc::new(AtomicBool::new(false));
         let told = over.clone();
-        let watching = std::thread::spawn(move || ping_times(port, &told));
+        let watching = std::thread::spawn(move || ping_times(redis, &told));
         stage.journal.fault("all connections dropped at once", None)?;
+        let before: Vec<u64> = (0..stage.crowd.len())
+            .map(|client| stage.crowd.view(client).losses)
+            .collect();
         let started = Instant::now();
         stage.crowd.order_all(|orders| orders.drops += 1);
-        // They must first have noticed.
-        let dropped = stage
-            .crowd
-            .wait_for(Duration::from_secs(5), |_, view| view.gateway.is_none());
-        let back = stage.crowd.wait_for(Duration::from_secs(60), |_, view| {
-            view.rooms.iter().all(|(_, _, joined)| *joined)
+        let back = stage.crowd.wait_for(Duration::from_secs(60), |client, view| {
+            view.losses > before[client] && view.rooms.iter().all(|(_, _, joined)| *joined)
         });
         over.store(true, Ordering::Relaxed);
         let mut times = watching
             .join()
-            .map_err(|_| Failure::Wrong("the thread that asks Redis panicked".to_owned()))?;
-        let (_, _) = (dropped?, back?);
+            .map_err(|_| Failure::Wrong("the thread that asks Redis panicked".to_owned()))??;
+        back?;
         let all = started.elapsed().as_secs_f64() * 1_000.0;
         stage
             .journal
@@ -104,15 +103,13 @@ pub(super) fn reconnect_crowd(stage: &mut Stage<'_>) -> Result<(), Failure> {
 }
 
 /// How long Redis takes to answer while others keep it busy, asked every few ms.
-fn ping_times(port: u16, over: &AtomicBool) -> Vec<Duration> {
+fn ping_times(mut redis: Side, over: &AtomicBool) -> Result<Vec<Duration>, Failure> {
     let mut times = Vec::new();
     while !over.load(Ordering::Relaxed) {
         let started = Instant::now();
-        match cluster::ask(port, &["PING"]) {
-            Ok(_) => times.push(started.elapsed()),
-            Err(_) => times.push(Duration::from_secs(5)),
-        }
+        redis.ask(&["PING"])?;
+        times.push(started.elapsed());
         pause(Duration::from_millis(5));
     }
-    times
+    Ok(times)
 }

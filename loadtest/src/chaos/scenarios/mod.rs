@@ -255,7 +255,8 @@ pub fn all() -> Vec<Scenario> {
             rate: 1.0,
             padding: 16 * 1024,
             receive_buffer: Some(4 * 1024),
-            settings: &[("OUTBOX_BYTES", "262144")],
+            // A reader that has stopped answers no ping either; it is to be closed for what it does not take.
+            settings: &[("OUTBOX_BYTES", "262144"), ("HEARTBEAT_MS", "60000")],
             run: load::stopped_readers,
             ..USUAL
         },
@@ -280,7 +281,7 @@ pub fn all() -> Vec<Scenario> {
             clients: 5_000,
             rooms: 500,
             seconds: 30,
-            rate: 0.02,
+            rate: 0.1,
             run: load::reconnect_crowd,
             ..USUAL
         },
