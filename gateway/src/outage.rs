@@ -14,7 +14,8 @@ use crate::{
     store::{Readiness, SharedStore},
 };
 
-/// How often the store is looked at.
+/// How often the store is looked at. Away is what it is found twice in a row: a connection that is made again at once is
+/// no outage, and nobody's concern but its commands'.
 const POLL: Duration = Duration::from_millis(250);
 /// How long the comparison of rooms may hold back the word that Redis is back; a room that cannot be compared, being
 /// damaged, is not waited for any longer.
@@ -52,10 +53,12 @@ pub async fn watch(store: SharedStore, hub: Arc<Hub>, clients: Arc<Clients>) {
     let mut turn = interval(POLL);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut outage: Option<Outage> = None;
+    let mut missed = false;
     loop {
         turn.tick().await;
         match store.readiness() {
             Readiness::Ready => {
+                missed = false;
                 if outage.is_some() && !compared(&store, &hub).await {
                     continue;
                 }
@@ -65,7 +68,7 @@ pub async fn watch(store: SharedStore, hub: Arc<Hub>, clients: Arc<Clients>) {
                 }
             }
             Readiness::NotReady(reason) => {
-                if outage.is_none() {
+                if outage.is_none() && std::mem::replace(&mut missed, true) {
                     outage = Some(Outage::begin(&reason));
                     clients.tell(true);
                 }
