@@ -3,6 +3,7 @@
 //! [`Hub`] finds the room of a payload, [`LocalRoom`] keeps its order and hands each event to every member, and each
 //! member's [`Outbox`] holds what its socket has yet to take. An event is encoded once for all of them.
 
+mod chunk;
 mod client;
 mod frame;
 mod membership;

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::room::Chunk;
+use super::chunk::Chunk;
 
 /// Most bytes of a room's events.
 const ROOM_BYTES: usize = 256 * 1024;
@@ -49,7 +49,7 @@ impl Recent {
         if self.last().is_some_and(|last| chunk.first() != last + 1) {
             self.clear();
         }
-        let size = chunk.bytes() + CHUNK_BYTES;
+        let size = chunk.frames().len() + CHUNK_BYTES;
         while self.bytes + size > ROOM_BYTES && self.drop_oldest() {}
         self.let_go(now);
         while self.node.0.load(Ordering::Relaxed) + size > NODE_BYTES && self.drop_oldest() {}
@@ -76,7 +76,7 @@ impl Recent {
         let Some((_, chunk)) = self.chunks.pop_front() else {
             return false;
         };
-        let size = chunk.bytes() + CHUNK_BYTES;
+        let size = chunk.frames().len() + CHUNK_BYTES;
         self.bytes -= size;
         self.node.0.fetch_sub(size, Ordering::Relaxed);
         true

@@ -15,8 +15,9 @@ use roomgate_shared::{
 use tokio::time::Instant;
 
 use super::{
+    chunk::Chunk,
     client::Client,
-    frame::{frame_len, text_frames},
+    frame::text_frames,
     membership::Membership,
     recent::{Recent, RecentBytes},
 };
@@ -105,51 +106,6 @@ pub struct Kept {
     pub frames: Vec<Bytes>,
     /// How many events they are.
     pub count: u64,
-}
-
-/// Consecutive events as frames in one piece of memory.
-#[derive(Clone)]
-pub(super) struct Chunk {
-    first: u64,
-    count: u64,
-    frames: Bytes,
-}
-
-impl Chunk {
-    pub(super) fn new<'a>(first: u64, events: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> Self {
-        Self {
-            first,
-            count: events.len() as u64,
-            frames: text_frames(events),
-        }
-    }
-
-    /// `seq` of the first event.
-    pub(super) fn first(&self) -> u64 {
-        self.first
-    }
-
-    /// Bytes of the frames.
-    pub(super) fn bytes(&self) -> usize {
-        self.frames.len()
-    }
-
-    /// `seq` of the last event, or of the one before `first` where there is none.
-    pub(super) fn last(&self) -> u64 {
-        self.first + self.count - 1
-    }
-
-    /// The frames of the events after `seq`, if there are any.
-    pub(super) fn after(&self, seq: u64) -> Option<Bytes> {
-        if self.count == 0 || seq >= self.last() {
-            return None;
-        }
-        let mut start = 0;
-        for _ in self.first..=seq.max(self.first - 1) {
-            start += frame_len(&self.frames[start..]);
-        }
-        Some(self.frames.slice(start..))
-    }
 }
 
 impl LocalRoom {
@@ -317,7 +273,7 @@ impl LocalRoom {
         let mut from = seq;
         if inner.members.is_empty() || inner.resyncing {
             inner.start(epoch, seq);
-            if missed.count > 0 {
+            if !missed.is_empty() {
                 inner.recent.push(missed, Instant::now());
             }
         } else if *inner.epoch != *epoch {
@@ -413,7 +369,7 @@ impl LocalRoom {
         if let Some(Payload::Durable { first, events, .. }) = payload::parse(payload) {
             let chunk = Chunk::new(first, events.iter().copied());
             for member in &self.inner.lock().members {
-                member.client.outbox.push(chunk.frames.clone());
+                member.client.outbox.push(chunk.frames().clone());
             }
         }
     }
@@ -506,7 +462,7 @@ impl Inner {
                 self.drop_held();
                 self.spilt = true;
             }
-            self.held_bytes += chunk.frames.len();
+            self.held_bytes += chunk.frames().len();
             self.held.push(Held {
                 epoch: epoch.into(),
                 events: chunk,
@@ -539,10 +495,10 @@ impl Inner {
         if self.members.is_empty() {
             return Repair::NotNeeded;
         }
-        if *self.epoch != *epoch || chunk.first > self.last + 1 {
+        if *self.epoch != *epoch || chunk.first() > self.last + 1 {
             return Repair::Needed;
         }
-        let Some(frames) = chunk.after(self.last) else {
+        let Some(given) = chunk.rest(self.last) else {
             return Repair::NotNeeded;
         };
         let last = std::mem::replace(&mut self.last, chunk.last());
@@ -556,15 +512,10 @@ impl Inner {
                     .into_iter()
                     .for_each(|frames| member.client.outbox.push(frames));
             } else {
-                member.client.outbox.push(frames.clone());
+                member.client.outbox.push(given.frames().clone());
             }
             deliveries += chunk.last() - known;
         }
-        let given = Chunk {
-            first: last + 1,
-            count: chunk.last() - last,
-            frames,
-        };
         self.recent.push(given, Instant::now());
         metrics().deliveries.increment(deliveries);
         Repair::NotNeeded

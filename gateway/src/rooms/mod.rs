@@ -4,6 +4,7 @@
 //! what came meanwhile, and answers. What a room's members must be told beyond events (a hole, another epoch) is
 //! [`repair`]'s.
 
+mod answers;
 mod failure;
 mod queue;
 mod repair;

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use roomgate_shared::ids::UserId;
 
 use super::*;
+use crate::hub::frame::frame_len;
 
 const EPOCH: &str = "e1";
 
