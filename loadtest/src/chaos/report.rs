@@ -93,17 +93,23 @@ pub fn table(reports: &[Report]) -> String {
     );
     for report in reports {
         let count = |count: u64| number(count as f64);
+        let resumes = match &report.resumes {
+            none if none.count == 0 => "–".to_owned(),
+            some => format!(
+                "{} / {} / {}",
+                number(some.p50),
+                number(some.p99),
+                number(some.max)
+            ),
+        };
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {} | {} | {} / {} / {} | {} | {} | {} / {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {resumes} | {} | {} | {} / {} | {} | {} | {} | {} |",
             report.run.scenario,
             report.run.seed,
             report.run.clients,
             report.faults.values().sum::<usize>(),
             report.lost_connections,
-            number(report.resumes.p50),
-            number(report.resumes.p99),
-            number(report.resumes.max),
             report.recovered,
             joined(&report.discontinuities),
             report.again,
@@ -123,9 +129,12 @@ pub fn table(reports: &[Report]) -> String {
 /// Puts the table and the figures of `reports` between the markers of the file at `path`.
 ///
 /// # Errors
-/// It cannot be read or written.
+/// It cannot be read or written. One that is not there is made.
 pub fn update(path: &Path, reports: &[Report], command: &str) -> io::Result<()> {
-    let text = fs::read_to_string(path)?;
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        text => text?,
+    };
     let mut section = format!("## Chaos\n\n```\n{command}\n```\n\n{}", table(reports));
     for report in reports {
         let run = &report.run;
