@@ -1,0 +1,46 @@
+// Marks that glide from where they are shown to where they belong, at an even speed. One loop draws all of them, and
+// only while something moves.
+
+const still = matchMedia('(prefers-reduced-motion: reduce)');
+
+/** A mark is any object; this keeps its shown place in `x` and `y`, and calls `show(mark)` whenever they change. */
+export function createGlide(show) {
+  // The way of each mark that moves: `{ from, to, start, ms }`.
+  const ways = new Map();
+  let loop = 0;
+
+  function put(mark, { x, y }) {
+    mark.x = x;
+    mark.y = y;
+    show(mark);
+  }
+
+  function step(now) {
+    for (const [mark, { from, to, start, ms }] of ways) {
+      // The clock of a frame may be a little behind the moment in which the way began.
+      const part = Math.max(0, (now - start) / ms);
+      if (part < 1) {
+        put(mark, { x: from.x + (to.x - from.x) * part, y: from.y + (to.y - from.y) * part });
+      } else {
+        ways.delete(mark);
+        put(mark, to);
+      }
+    }
+    loop = ways.size > 0 ? requestAnimationFrame(step) : 0;
+  }
+
+  return {
+    to(mark, place, ms) {
+      if (still.matches) return this.jump(mark, place);
+      ways.set(mark, { from: { x: mark.x, y: mark.y }, to: place, start: performance.now(), ms });
+      if (!loop) loop = requestAnimationFrame(step);
+    },
+    jump(mark, place) {
+      ways.delete(mark);
+      put(mark, place);
+    },
+    drop(mark) {
+      ways.delete(mark);
+    },
+  };
+}
