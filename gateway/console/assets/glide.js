@@ -29,15 +29,17 @@ export function createGlide(show) {
     loop = ways.size > 0 ? requestAnimationFrame(step) : 0;
   }
 
+  function jump(mark, place) {
+    ways.delete(mark);
+    put(mark, place);
+  }
+
   return {
+    jump,
     to(mark, place, ms) {
-      if (still.matches) return this.jump(mark, place);
+      if (still.matches) return jump(mark, place);
       ways.set(mark, { from: { x: mark.x, y: mark.y }, to: place, start: performance.now(), ms });
       if (!loop) loop = requestAnimationFrame(step);
-    },
-    jump(mark, place) {
-      ways.delete(mark);
-      put(mark, place);
     },
     drop(mark) {
       ways.delete(mark);
