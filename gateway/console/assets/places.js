@@ -66,9 +66,14 @@ export class Places {
     for (const id of this.#known.keys()) if (!ids.has(id)) this.#known.delete(id);
   }
 
-  /** Forgets who has been silent, and gives the ids of the others: all that is known of who is in a counted room. */
+  /** The ids of who has moved of late: all that is known of who is in a counted room. Who has fallen silent is forgotten. */
   recent(now = performance.now()) {
-    for (const [id, { heard }] of this.#known) if (now - heard > SILENT_MS) this.#known.delete(id);
-    return [...this.#known.keys()];
+    const ids = [];
+    for (const [id, { heard }] of this.#known) {
+      if (now - heard <= SILENT_MS) ids.push(id);
+      // A place that was told only, one's own above all, says nothing of silence.
+      else if (heard > -Infinity) this.#known.delete(id);
+    }
+    return ids;
   }
 }

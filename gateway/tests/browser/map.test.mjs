@@ -272,10 +272,12 @@ test('places are kept as long as they are true', async () => {
     seen.toldLater = places.get('a').x;
     places.told({ id: 'a' }, 9_000);
     seen.none = JSON.stringify(places.get('a')) === JSON.stringify(startOf('a'));
+    places.told({ id: 'own', position: { x: 0.4, y: 0.4 } }, 9_000);
     seen.recent = [places.recent(30_000), places.recent(31_001)];
+    seen.own = places.get('own').x;
     const starts = Array.from({ length: 500 }, (_, at) => startOf(`u-${at}`)).flatMap(({ x, y }) => [x, y]);
     seen.starts = [Math.min(...starts) >= 0.08, Math.max(...starts) <= 0.92, Math.min(...starts) < 0.12, Math.max(...starts) > 0.88];
     return seen;
   });
-  assert.deepEqual(seen, { told: 0.1, heard: 0.1235, toldLater: 0.3, none: true, recent: [['b'], []], starts: [true, true, true, true] });
+  assert.deepEqual(seen, { told: 0.1, heard: 0.1235, toldLater: 0.3, none: true, recent: [['b'], []], own: 0.4, starts: [true, true, true, true] });
 });
