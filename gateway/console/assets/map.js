@@ -124,8 +124,8 @@ export function createMap(actions) {
       const now = performance.now();
       for (const id of ids) {
         const avatar = avatars.get(id);
-        // One that is not shown yet is drawn with the rest.
-        if (!avatar) continue;
+        // One that is not shown yet is drawn with the rest. A place may be told twice, and that is no move.
+        if (!avatar || samePlace(placeOf(session, id), avatar.place)) continue;
         const gap = now - avatar.heardAt;
         avatar.heardAt = now;
         // A pause is no rhythm.
