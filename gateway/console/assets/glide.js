@@ -3,16 +3,16 @@
 
 const still = matchMedia('(prefers-reduced-motion: reduce)');
 
-/** A mark is any object; this keeps its shown place in `x` and `y`, and calls `show(mark)` whenever they change. */
+/** A mark is any object; this keeps its shown place in `x` and `y`, and calls `show(mark, resting)` whenever they change. */
 export function createGlide(show) {
   // The way of each mark that moves: `{ from, to, start, ms }`.
   const ways = new Map();
   let loop = 0;
 
-  function put(mark, { x, y }) {
+  function put(mark, { x, y }, resting) {
     mark.x = x;
     mark.y = y;
-    show(mark);
+    show(mark, resting);
   }
 
   function step(now) {
@@ -20,10 +20,9 @@ export function createGlide(show) {
       // The clock of a frame may be a little behind the moment in which the way began.
       const part = Math.max(0, (now - start) / ms);
       if (part < 1) {
-        put(mark, { x: from.x + (to.x - from.x) * part, y: from.y + (to.y - from.y) * part });
+        put(mark, { x: from.x + (to.x - from.x) * part, y: from.y + (to.y - from.y) * part }, false);
       } else {
-        ways.delete(mark);
-        put(mark, to);
+        jump(mark, to);
       }
     }
     loop = ways.size > 0 ? requestAnimationFrame(step) : 0;
@@ -31,7 +30,7 @@ export function createGlide(show) {
 
   function jump(mark, place) {
     ways.delete(mark);
-    put(mark, place);
+    put(mark, place, true);
   }
 
   return {

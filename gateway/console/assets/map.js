@@ -37,8 +37,10 @@ export function createMap(actions) {
   let own = null;
   let current = null;
 
-  const glide = createGlide(({ node, x, y }) => {
-    node.style.transform = `translate(${(x * size.width).toFixed(1)}px, ${(y * size.height).toFixed(1)}px)`;
+  const glide = createGlide(({ node, x, y }, resting) => {
+    // Whole pixels where it rests: the name is sharp then.
+    const px = (part, whole) => (part * whole).toFixed(resting ? 0 : 1);
+    node.style.transform = `translate(${px(x, size.width)}px, ${px(y, size.height)}px)`;
   });
 
   // Sizes come from here alone: the loop that moves marks never asks the layout.
