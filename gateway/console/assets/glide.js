@@ -8,6 +8,7 @@ export function createGlide(show) {
   // The way of each mark that moves: `{ from, to, start, ms }`.
   const ways = new Map();
   let loop = 0;
+  let drawn = 0;
 
   function put(mark, { x, y }, resting) {
     mark.x = x;
@@ -16,6 +17,7 @@ export function createGlide(show) {
   }
 
   function step(now) {
+    drawn = now;
     for (const [mark, { from, to, start, ms }] of ways) {
       // The clock of a frame may be a little behind the moment in which the way began.
       const part = Math.max(0, (now - start) / ms);
@@ -37,7 +39,10 @@ export function createGlide(show) {
     jump,
     to(mark, place, ms) {
       if (still.matches) return jump(mark, place);
-      ways.set(mark, { from: { x: mark.x, y: mark.y }, to: place, start: performance.now(), ms });
+      // On the way already: on from the frame that was drawn last, or each new place would cost part of a frame.
+      const way = ways.get(mark);
+      const start = way ? Math.max(way.start, drawn) : performance.now();
+      ways.set(mark, { from: { x: mark.x, y: mark.y }, to: place, start, ms });
       if (!loop) loop = requestAnimationFrame(step);
     },
     drop(mark) {
