@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, test } from 'node:test';
-import { isGhost, isNotOnMap, launch, member, newRoom, press, standsAt, tap, textIs, until } from './support.mjs';
+import { isNotOnMap, launch, member, newRoom, press, standsAt, tap, textIs, until } from './support.mjs';
 
 const pids = (process.env.ROOMGATE_PIDS ?? '').split(',').filter(Boolean).map(Number);
 const skip = pids.length < 2 && 'ROOMGATE_PIDS does not list the processes of two gateways';
@@ -29,8 +29,7 @@ afterEach(async () => {
 
 /** First a ghost where it was, then nobody, and the list and the events say so too. */
 async function seesGhostGo(page, name, place) {
-  await isGhost(page, name);
-  await standsAt(page, name, place);
+  await standsAt(page, name, place, { ghost: true });
   await isNotOnMap(page, name);
   await textIs(page, '#room-people', '1 member, 1 connection');
   const said = (what) => until(page, what, (text) => [...document.querySelectorAll('#timeline-list .detail')].some((row) => row.textContent === text), what);

@@ -105,12 +105,12 @@ export const seesMember = (page, name, node) =>
 
 /**
  * Waits until the mark of this user stands at this place of the map, as the eye sees it: `{ x, y }` from 0 to 1.
- * One's own mark is called `You`.
+ * One's own mark is called `You`. With `ghost` it must be one at that moment.
  */
-export const standsAt = (page, name, { x, y }) =>
-  until(page, `${name} at ${x}, ${y}`, ([who, x, y]) => {
+export const standsAt = (page, name, { x, y }, { ghost = false } = {}) =>
+  until(page, `${name} ${ghost ? 'as a ghost ' : ''}at ${x}, ${y}`, ([who, x, y, ghost]) => {
     const avatar = [...document.querySelectorAll('.avatar[data-user]')].find((node) => node.querySelector('.name').textContent === who);
-    if (!avatar) return false;
+    if (!avatar || (ghost && !avatar.classList.contains('away'))) return false;
     const mark = avatar.querySelector('.mark').getBoundingClientRect();
     const plane = document.querySelector('#map-plane').getBoundingClientRect();
     const off = [
@@ -118,7 +118,7 @@ export const standsAt = (page, name, { x, y }) =>
       mark.top + mark.height / 2 - plane.top - y * plane.height,
     ];
     return off.every((px) => Math.abs(px) < 1.5);
-  }, [name, x, y]);
+  }, [name, x, y, ghost]);
 
 /** Where on the screen a place of the map is. */
 export async function pointOf(page, { x, y }) {
