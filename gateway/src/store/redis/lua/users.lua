@@ -146,7 +146,8 @@ local function depart(c, id, rec, reason, at)
   cold(c)
   members(c)
   if not (c.fresh or c.departed) then read('HLEN', c.keys[POSITIONS]) end
-  c.departed = true
+  c.departed = c.departed or {}
+  c.departed[#c.departed + 1] = id
   announce(c, id, 'left', '{"user":' .. quote(id) .. ',"reason":"' .. reason .. '"}')
   if rec.away then set_away(c, id, false) end
   c.users[id], c.places[id] = false, false
