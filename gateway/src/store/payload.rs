@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn moves_and_occupancy_read_back() {
-        let (one, two): ((&str, &[u8]), (&str, &[u8])) = (("u 1", b"{\"x\":1}"), ("b", b"{}"));
+        let [one, two]: [(&str, &[u8]); 2] = [("u 1", b"{\"x\":1}"), ("b", b"{}")];
         let bytes = moves("gw-1~x", 50, [(one.0, one.1, false), (two.0, two.1, true)]);
         assert_eq!(bytes.as_ref(), b"Mgw-1~x 50\x1eu 1\x1f{\"x\":1}\x1eb\x1f{}\x1f");
         assert_eq!(
