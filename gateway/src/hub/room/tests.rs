@@ -583,4 +583,19 @@ mod ticks {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(tick(&room).wait, None);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_left_moves_no_more() {
+        let (room, a, b) = (room(), client(1), client(2));
+        enter(&room, &a, 0);
+        enter(&room, &b, 0);
+        go(&room, &a, "1");
+        from_elsewhere(&room, &[("w", "2"), ("v", "3")]);
+        let text = r#"{"type":"presence","room":"r","seq":1,"ts":1,"data":{"away":["v"],"left":[{"user":"w","reason":"left"},{"user":"u1","reason":"left"}]}}"#;
+        room.deliver(&payload::durable(EPOCH, 1, [text.as_bytes()]));
+        b.outbox.take(&mut VecDeque::new(), None);
+        let ticked = tick(&room);
+        assert_eq!(moves(&b), [["\"v\":3"]], "who is away stays where it was");
+        assert!(ticked.publish.is_none() && ticked.write.is_empty());
+    }
 }

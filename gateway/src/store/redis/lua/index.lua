@@ -13,11 +13,12 @@ KEYS[1] and ARGV:
                    its rooms, by the ms at which whoever does so is thought to be dead, too
     enter, instance       it is about to have members somewhere; if it is without a lease, they are to be taken out
     beat, instance, lease (ms), claim (ms), look (1 or 0), former
-                          renews a lease; answer: { state, dead instance … }. state: 2 it is held, 1 it had ended and
+                          renews a lease; answer: { state, the server's run (epochs.lua), dead instance … }. state: 2 it
+                          is held, 1 it had ended and
                           nobody had noticed, 0 it is lost: the instance is taken for dead, or is not known. One that is
                           not known yet is there from now on if there is a `former`: a lease of the same node that is
-                          over, whatever stands under it being taken out, or '-' for none. With `look`, dead instances
-                          are handed to the caller, each for `claim`
+                          over, whatever stands under it being taken out, or '-' for none. With `look`, and only to who
+                          has held its own lease until now, dead instances are handed out, each for `claim`
     mourn, instance, ms   the caller goes on taking it out: the claim is for so many ms more
     resign, instance      its lease is over; whatever stands under it is taken out by whoever looks next ]]
 
@@ -65,8 +66,9 @@ local INDEX = {
     end
     if former ~= '' and former ~= '-' then resign(key, now, former) end
     if state > 0 then call('ZADD', key, format('%d', now + lease), me) end
-    local out = { state }
-    if argv[5] == '1' then
+    local out = { state, server_run(now) }
+    -- Who stood still itself gives the others the time to say that they live.
+    if state == 2 and argv[5] == '1' then
       local over = format('%d', now + claim)
       for _, name in ipairs(call('ZRANGEBYSCORE', key, '-inf', format('%d', now), 'LIMIT', 0, MOST_DEAD)) do
         local instance = match(name, '^!(.*)')

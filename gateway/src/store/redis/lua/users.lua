@@ -338,7 +338,9 @@ OPS.L = function(c, i, at)
   end
   rest(c)
   local total, ids = members(c), {}
-  for _, id in ipairs(c.fresh and {} or read('HKEYS', c.keys[USERS])) do
+  -- Once a batch: there may be thousands.
+  c.stored_ids = c.stored_ids or c.fresh and {} or read('HKEYS', c.keys[USERS])
+  for _, id in ipairs(c.stored_ids) do
     if c.users[id] == nil then ids[#ids + 1] = id end
   end
   for id, rec in pairs(c.users) do
