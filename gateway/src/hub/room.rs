@@ -436,8 +436,14 @@ impl LocalRoom {
             }
             Some(Payload::Occupancy { members }) => {
                 let mut inner = self.inner.lock();
-                if !inner.members.is_empty() {
-                    inner.ephemeral.get_or_insert_default().members = Some(members);
+                match members {
+                    Some(_) if inner.members.is_empty() => {}
+                    Some(_) => inner.ephemeral.get_or_insert_default().members = members,
+                    None => {
+                        if let Some(ephemeral) = inner.ephemeral.as_mut() {
+                            (ephemeral.members, ephemeral.told) = (None, None);
+                        }
+                    }
                 }
                 Repair::NotNeeded
             }

@@ -567,12 +567,12 @@ mod ticks {
         enter(&room, &a, 0);
         let counted =
             |members: u64| format!(r#"{{"type":"occupancy","room":"r","data":{{"members":{members}}}}}"#);
-        room.deliver(&payload::occupancy(11));
+        room.deliver(&payload::occupancy(Some(11)));
         assert!(room.claim_ticking());
         tick(&room);
         assert_eq!(given(&a), [counted(11)]);
         for members in 12..30 {
-            room.deliver(&payload::occupancy(members));
+            room.deliver(&payload::occupancy(Some(members)));
             tokio::time::advance(TICK).await;
             assert!(tick(&room).wait.is_some());
         }
@@ -580,8 +580,12 @@ mod ticks {
         tokio::time::advance(TICK * 2).await;
         tick(&room);
         assert_eq!(given(&a), [counted(29)]);
+        // What waits when the room tells who is there again is not told any more.
+        room.deliver(&payload::occupancy(Some(8)));
+        room.deliver(&payload::occupancy(None));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(tick(&room).wait, None);
+        assert!(given(&a).is_empty());
     }
 
     #[tokio::test(start_paused = true)]

@@ -228,6 +228,17 @@ pub(super) fn touch(room: &RoomId, grace: Duration) -> Command {
     index(keys::DUE, &["touch", &ms(grace), room.as_str()])
 }
 
+/// A sweep of `room` is done; when something is due again, or that the room is gone.
+pub(super) fn swept(room: &RoomId, next: Option<u64>) -> Command {
+    let next = next.map(|next| next.to_string()).unwrap_or_default();
+    index(keys::DUE, &["swept", room.as_str(), &next])
+}
+
+/// A sweep of `room` goes on.
+pub(super) fn still_sweeping(room: &RoomId) -> Command {
+    index(keys::DUE, &["still", room.as_str(), &ms(CLAIM)])
+}
+
 /// Rooms in which something is due.
 pub(super) fn claim(most: usize, claim: Duration) -> Command {
     index(keys::DUE, &["claim", &most.to_string(), &ms(claim)])

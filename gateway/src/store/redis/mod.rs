@@ -46,6 +46,7 @@ use self::{
     client::CommandClient,
     config::Endpoint,
     lease::{Lease, Renewed},
+    reply::Swept,
     subscriber::{Publish, Setup, Subscriber},
 };
 pub use self::{
@@ -222,16 +223,14 @@ impl RedisStore {
             let (touch, args) = lease::touch(room, self.grace);
             self.commands.send_and_forget(touch, args);
         }
-        // The end of a claim, which is written last: a room that stands there twice is swept once more, not once less.
-        if let Some(due) = answer.due {
-            match due {
-                Some(next) => self.behind("ZADD", &[keys::DUE, &next.to_string(), room.as_str()]),
-                None => {
-                    self.behind("ZREM", &[keys::DUE, room.as_str()]);
-                    self.behind("ZREM", &[keys::ROOMS, room.as_str()]);
-                }
+        match answer.swept {
+            Some(Swept::Until(next)) => self.commands.post(lease::swept(room, Some(next))),
+            Some(Swept::InPart) => self.commands.post(lease::still_sweeping(room)),
+            Some(Swept::Gone) => {
+                self.commands.post(lease::swept(room, None));
+                self.behind("ZREM", &[keys::ROOMS, room.as_str()]);
             }
-            self.behind("ZREM", &[keys::DUE, &format!("!{room}")]);
+            None => {}
         }
         Ok(answer.applied)
     }

@@ -9,6 +9,9 @@ KEYS[1] and ARGV:
                    ms at which the claim is over
     touch, ms, room       something is due within so many ms: sooner than that stays
     claim, most, ms       answer: rooms that are due, none of which is given to anybody else for so many ms
+    swept, room, ms       the claim is over; something is due at that time, or sooner if that stands there by now. No ms:
+                          the room is gone
+    still, room, ms       the claim goes on for so many ms more
   nodes      zset  instance by the ms at which its lease ends; `!instance` of one that is dead and is being taken out of
                    its rooms, by the ms at which whoever does so is thought to be dead, too
     enter, instance       it is about to have members somewhere; if it is without a lease, they are to be taken out
@@ -51,6 +54,15 @@ local INDEX = {
       end
     end
     return rooms
+  end,
+  swept = function(key, _, argv)
+    if argv[3] ~= '' then call('ZADD', key, 'LT', argv[3], argv[2]) end
+    call('ZREM', key, '!' .. argv[2])
+    return 0
+  end,
+  still = function(key, now, argv)
+    call('ZADD', key, 'XX', format('%d', now + argv[3]), '!' .. argv[2])
+    return 0
   end,
   enter = function(key, now, argv)
     if not call('ZSCORE', key, argv[2]) then call('ZADD', key, 'NX', format('%d', now), '!' .. argv[2]) end

@@ -248,6 +248,8 @@ local function write(c)
   if full then trim(c) end
   renew(c)
   write_meta(c)
+  -- Before the event that says who is there: no number is to come behind it.
+  if c.turned_back then call('PUBLISH', c.channel, 'C') end
   if n > 0 then
     call('PUBLISH', c.channel, 'E' .. c.epoch .. ' ' .. new_log[1] .. RS
       .. (n == 1 and new_events[1] or concat(new_events, RS, 1, n)))

@@ -385,7 +385,7 @@ local function settle(c)
   if c.mode == WHO and c.members > bound then
     c.mode, c.counting, c.counted, c.turned = HOW_MANY, 1, true, true
   elseif c.mode == HOW_MANY and c.members * 5 < bound * 4 then
-    c.mode, c.counting, c.counted = WHO, 0, true
+    c.mode, c.counting, c.counted, c.turned_back = WHO, 0, true, true
     append(c, 'presence', nil, '{"all":true,"joined":[' .. all_users(c) .. ']}')
     c.touched_any = true
   end
