@@ -10,6 +10,10 @@ use super::Outbox;
 /// until answers have come.
 const MAX_IN_FLIGHT: usize = 1024 * 1024;
 
+/// Moves of a connection that may wait for the next tick. Past it the connection is not read until then: only the last of
+/// them counts.
+const MAX_MOVES: usize = 256;
+
 /// What a command weighs at least, in bytes (else its frame's size), so that at most 256 are under way.
 pub const MIN_WEIGHT: usize = 4096;
 
@@ -27,6 +31,7 @@ pub struct Client {
     /// Where its frames go.
     pub outbox: Outbox,
     in_flight: AtomicUsize,
+    moves: AtomicUsize,
     paused: AtomicBool,
 }
 
@@ -39,6 +44,7 @@ impl Client {
             name,
             outbox: Outbox::new(outbox_bytes),
             in_flight: AtomicUsize::new(0),
+            moves: AtomicUsize::new(0),
             paused: AtomicBool::new(false),
         }
     }
@@ -56,6 +62,19 @@ impl Client {
         }
     }
 
+    /// A move waits for the next tick.
+    pub(super) fn begin_move(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The tick has come.
+    pub(super) fn end_move(&self) {
+        let before = self.moves.fetch_sub(1, Ordering::Relaxed);
+        if before == MAX_MOVES && self.paused.swap(false, Ordering::AcqRel) {
+            self.outbox.wake();
+        }
+    }
+
     /// Whether the connection may be read now. If not, its task is woken when the store has answered, or knows itself
     /// that what it writes is taken.
     pub fn may_read(&self) -> bool {
@@ -69,11 +88,15 @@ impl Client {
 
     /// Whether as much as may be is under way for the connection.
     pub fn waits(&self) -> bool {
-        if self.in_flight.load(Ordering::Relaxed) < MAX_IN_FLIGHT {
+        let waits = || {
+            self.in_flight.load(Ordering::Relaxed) >= MAX_IN_FLIGHT
+                || self.moves.load(Ordering::Relaxed) >= MAX_MOVES
+        };
+        if !waits() {
             return false;
         }
         self.paused.store(true, Ordering::Release);
         // An answer may have come between the two steps.
-        self.in_flight.load(Ordering::Relaxed) >= MAX_IN_FLIGHT
+        waits()
     }
 }

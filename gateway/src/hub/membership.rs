@@ -10,6 +10,7 @@ pub struct Membership {
     joined: AtomicBool,
     joining: AtomicUsize,
     leaving: AtomicBool,
+    ended: AtomicBool,
     /// The connection has done something in the room since this was last looked at.
     active: AtomicBool,
     /// Where it stands among the room's members; [`NOWHERE`] outside. The room's, under its lock.
@@ -24,6 +25,7 @@ impl Default for Membership {
             joined: AtomicBool::new(false),
             joining: AtomicUsize::new(0),
             leaving: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             active: AtomicBool::new(false),
             place: AtomicUsize::new(NOWHERE),
         }
@@ -44,6 +46,16 @@ impl Membership {
     /// Whether what the connection does in the room now is done in it: it is in, and not on its way out.
     pub fn may_act(&self) -> bool {
         self.is_joined() && !self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// The connection is gone; the store has yet to hear of it.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection is in the room, and not gone.
+    pub fn is_alive(&self) -> bool {
+        self.is_joined() && !self.ended.load(Ordering::Relaxed)
     }
 
     /// A command is queued.

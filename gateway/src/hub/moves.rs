@@ -68,13 +68,13 @@ struct Place {
     /// With which tick the user's place last went to them; 0 for none.
     sent: u64,
     changed: Instant,
-    from: From,
+    source: Source,
 }
 
 /// Where it was told.
-enum From {
+enum Source {
     /// Here, so it is this node that tells others and the store.
-    Here { tell: Tell, write: Write },
+    Here { tell: Tell, write: Writing },
     /// On the node of this instance.
     Node(Arc<str>),
 }
@@ -88,7 +88,7 @@ enum Tell {
 }
 
 #[derive(PartialEq, Eq)]
-enum Write {
+enum Writing {
     Due,
     UnderWay,
     Done,
@@ -116,20 +116,20 @@ impl Moves {
 
     /// A user here has moved; `tick` is the next one.
     pub(super) fn own(&mut self, user: &UserId, position: JsonText, tick: u64) {
-        let from = From::Here {
+        let source = Source::Here {
             tell: Tell::Moved,
-            write: Write::Due,
+            write: Writing::Due,
         };
-        self.put(user.clone(), position, tick, from);
+        self.put(user.clone(), position, tick, source);
     }
 
-    fn put(&mut self, user: UserId, position: JsonText, tick: u64, from: From) {
+    fn put(&mut self, user: UserId, position: JsonText, tick: u64, source: Source) {
         let place = Place {
             position,
             tick,
             sent: self.places.get(&user).map_or(0, |place| place.sent),
             changed: Instant::now(),
-            from,
+            source,
         };
         self.places.insert(user, place);
     }
@@ -178,19 +178,23 @@ impl Moves {
             let passed_over = match self.places.get(&user) {
                 None => own,
                 Some(place) if place.position.as_str() == position => true,
-                Some(place) => match &place.from {
+                Some(place) => match &place.source {
                     // What this node has yet to tell comes later on the channel; what it has told has been told there.
-                    From::Here { tell, .. } => own || again || *tell == Tell::Moved,
-                    From::Node(from) => again && *from != instance,
+                    Source::Here { tell, .. } => own || again || *tell == Tell::Moved,
+                    Source::Node(from) => again && *from != instance,
                 },
             };
             if !passed_over {
-                self.put(
-                    user,
-                    JsonText::from_trusted(position),
-                    tick,
-                    From::Node(instance.clone()),
-                );
+                let source = if own {
+                    // Another node's came in between, and is not the last one: this node's is, and is to be written.
+                    Source::Here {
+                        tell: Tell::Nothing,
+                        write: Writing::Due,
+                    }
+                } else {
+                    Source::Node(instance.clone())
+                };
+                self.put(user, JsonText::from_trusted(position), tick, source);
             }
         }
     }
@@ -204,7 +208,7 @@ impl Moves {
     pub(super) fn publish(&mut self, instance: &str, members: usize) -> Option<Bytes> {
         let mut moved = Vec::new();
         for (user, place) in &mut self.places {
-            if let From::Here { tell, .. } = &mut place.from
+            if let Source::Here { tell, .. } = &mut place.source
                 && *tell != Tell::Nothing
             {
                 let again = std::mem::replace(tell, Tell::Nothing) == Tell::Again;
@@ -221,10 +225,10 @@ impl Moves {
         }
         let mut due = Vec::new();
         for (user, place) in &mut self.places {
-            if let From::Here { write, .. } = &mut place.from
-                && *write == Write::Due
+            if let Source::Here { write, .. } = &mut place.source
+                && *write == Writing::Due
             {
-                *write = Write::UnderWay;
+                *write = Writing::UnderWay;
                 due.push((user.clone(), place.position.clone()));
             }
         }
@@ -237,13 +241,13 @@ impl Moves {
     /// The store has taken these, or not.
     pub(super) fn wrote(&mut self, users: &[(UserId, JsonText)], taken: bool) {
         for (user, _) in users {
-            let Some(From::Here { tell, write }) = self.places.get_mut(user).map(|place| &mut place.from)
+            let Some(Source::Here { tell, write }) = self.places.get_mut(user).map(|place| &mut place.source)
             else {
                 continue;
             };
             // Else it has moved again meanwhile.
-            if *write == Write::UnderWay {
-                *write = if taken { Write::Done } else { Write::Due };
+            if *write == Writing::UnderWay {
+                *write = if taken { Writing::Done } else { Writing::Due };
                 if taken && *tell == Tell::Nothing {
                     *tell = Tell::Again;
                 }
@@ -254,9 +258,9 @@ impl Moves {
     /// Lets go of what nobody needs any more: `served` is the last tick that every member has got.
     pub(super) fn let_go(&mut self, served: u64, now: Instant) {
         self.places.retain(|_, place| {
-            let told = match &place.from {
-                From::Here { tell, write } => *tell == Tell::Nothing && *write == Write::Done,
-                From::Node(_) => true,
+            let told = match &place.source {
+                Source::Here { tell, write } => *tell == Tell::Nothing && *write == Writing::Done,
+                Source::Node(_) => true,
             };
             !(told && place.tick <= served && now - place.changed >= KEPT)
         });
@@ -325,7 +329,7 @@ pub(super) enum Frame {
     /// In one piece.
     Whole(Bytes),
     /// In parts that it shares with others.
-    Parts([Bytes; 4]),
+    Parts([Bytes; 3]),
 }
 
 impl Frame {
@@ -386,16 +390,23 @@ impl<'a> Moved<'a> {
                 self.head
             ))));
         }
+        // With its end, so that none of the parts is empty.
         let shared = self
             .shared
-            .get_or_insert_with(|| Bytes::from(self.positions.clone()));
+            .get_or_insert_with(|| Bytes::from(format!("{}}}}}", self.positions)));
         let mut head = text_head(len);
         head.extend_from_slice(self.head.as_bytes());
+        if start == 0 {
+            return Some(Frame::Parts([
+                head.into(),
+                shared.slice(end..end + 1),
+                shared.slice(end + 1..),
+            ]));
+        }
         Some(Frame::Parts([
             head.into(),
             shared.slice(..start),
             shared.slice(end..),
-            Bytes::from_static(b"}}"),
         ]))
     }
 }
@@ -421,8 +432,8 @@ pub(super) fn serve(
     members: &mut [Member],
     now: u64,
 ) -> u64 {
-    // Most are served up to the tick before.
-    let mut usual = moves.map(|moves| moves.since(room, now - 1, now).0);
+    // By the tick up to which members are served: nearly all are up to the same.
+    let mut built: HashMap<u64, (Moved<'_>, u64)> = HashMap::new();
     let (mut all, mut sent) = (now, 0);
     for member in members.iter_mut().filter(|member| !member.awaits) {
         if member.served == now {
@@ -433,14 +444,14 @@ pub(super) fn serve(
             all = all.min(member.served);
             continue;
         }
-        let user = member.client.user.as_str();
-        let (frame, up_to) = if member.served + 1 == now {
-            (usual.as_mut().and_then(|usual| usual.frame(user)), now)
-        } else if let Some(moves) = moves {
-            let (mut missed, up_to) = moves.since(room, member.served, now);
-            (missed.frame(user), up_to)
-        } else {
-            (None, now)
+        let (frame, up_to) = match moves {
+            Some(moves) => {
+                let (moved, up_to) = built
+                    .entry(member.served)
+                    .or_insert_with(|| moves.since(room, member.served, now));
+                (moved.frame(member.client.user.as_str()), *up_to)
+            }
+            None => (None, now),
         };
         // Not to be dropped: it counts as served. The outbox has just been found to have room.
         if let Some(frame) = frame {
@@ -587,6 +598,7 @@ mod tests {
         // ...and what this node told behind that holds again.
         moves.published(&heard("gw-1", 1, &[("a", "2")]), true, 3);
         assert_eq!(at(&moves, "a"), ("2", 3));
+        assert_eq!(moves.write(Instant::now()).len(), 1, "it is this node's to write");
     }
 
     #[tokio::test(start_paused = true)]

@@ -56,6 +56,8 @@ pub(crate) struct Piece {
     pub(crate) frames: Bytes,
     /// An answer to the connection's own command, as against events of its rooms.
     pub(crate) answer: bool,
+    /// A frame ends with it. What follows may be left out.
+    pub(crate) ends: bool,
 }
 
 #[derive(Default)]
@@ -85,7 +87,7 @@ impl Outbox {
         self.push_parts([frames]);
     }
 
-    /// The same in parts, which make whole frames together.
+    /// The same in parts, none of them empty, which make whole frames together.
     pub fn push_parts<const N: usize>(&self, parts: [Bytes; N]) {
         let mut inner = self.inner.lock();
         if inner.is_over() {
@@ -96,12 +98,13 @@ impl Outbox {
             inner.queue = VecDeque::new();
             inner.closing = Some(Box::new(CloseCode::SlowConsumer.into()));
         } else {
-            for frames in parts.into_iter().filter(|part| !part.is_empty()) {
+            for (number, frames) in parts.into_iter().enumerate() {
                 self.events
                     .fetch_add(frames.len() + ENTRY_BYTES, Ordering::Relaxed);
                 inner.queue.push_back(Piece {
                     frames,
                     answer: false,
+                    ends: number + 1 == N,
                 });
             }
         }
@@ -125,7 +128,11 @@ impl Outbox {
         }
         self.answers
             .fetch_add(frames.len() + ENTRY_BYTES, Ordering::Relaxed);
-        inner.queue.push_back(Piece { frames, answer: true });
+        inner.queue.push_back(Piece {
+            frames,
+            answer: true,
+            ends: true,
+        });
         inner.wake();
     }
 

@@ -83,6 +83,8 @@ struct Inner {
 #[derive(Default)]
 struct Ephemeral {
     moves: Option<Moves>,
+    /// Whose moves wait for the next tick, once for each.
+    movers: Vec<Arc<Client>>,
     /// How many members the room has, where it counts: not told yet.
     members: Option<u64>,
     /// What has been told last, while some member may not have got it.
@@ -251,11 +253,22 @@ impl LocalRoom {
         users
     }
 
-    /// A user that is in the room here has moved.
-    pub fn moved(&self, user: &UserId, position: JsonText) {
+    /// The user of a connection that is in the room here has moved.
+    pub fn moved(&self, client: &Arc<Client>, position: JsonText) {
         let mut inner = self.inner.lock();
         let tick = inner.tick + 1;
-        inner.moves().own(user, position, tick);
+        inner.moves().own(&client.user, position, tick);
+        client.begin_move();
+        inner
+            .ephemeral
+            .get_or_insert_default()
+            .movers
+            .push(client.clone());
+    }
+
+    /// How many members the room has, where it counts; as the store's log was asked.
+    pub fn counted(&self, members: Option<u64>) {
+        self.inner.lock().counted(members);
     }
 
     /// Whether there is something for [`LocalRoom::tick`] and nobody who calls it: the caller is to, at once, and then as
@@ -435,16 +448,7 @@ impl LocalRoom {
                 Repair::NotNeeded
             }
             Some(Payload::Occupancy { members }) => {
-                let mut inner = self.inner.lock();
-                match members {
-                    Some(_) if inner.members.is_empty() => {}
-                    Some(_) => inner.ephemeral.get_or_insert_default().members = members,
-                    None => {
-                        if let Some(ephemeral) = inner.ephemeral.as_mut() {
-                            (ephemeral.members, ephemeral.told) = (None, None);
-                        }
-                    }
-                }
+                self.inner.lock().counted(members);
                 Repair::NotNeeded
             }
             None => {
@@ -535,6 +539,18 @@ impl Inner {
         ephemeral.moves.get_or_insert_with(Moves::new)
     }
 
+    fn counted(&mut self, members: Option<u64>) {
+        match members {
+            Some(_) if self.members.is_empty() => {}
+            Some(_) => self.ephemeral.get_or_insert_default().members = members,
+            None => {
+                if let Some(ephemeral) = self.ephemeral.as_mut() {
+                    (ephemeral.members, ephemeral.told) = (None, None);
+                }
+            }
+        }
+    }
+
     /// Users that have left are not to be told of as moving any more.
     fn forget_departed(&mut self, events: &[&[u8]]) {
         let Some(moves) = self
@@ -577,6 +593,9 @@ impl Inner {
         };
         let now = Instant::now();
         self.tick += 1;
+        for client in std::mem::take(&mut ephemeral.movers) {
+            client.end_move();
+        }
         if ephemeral.told_at.is_none_or(|at| now - at >= OCCUPANCY)
             && let Some(members) = ephemeral.members.take()
         {
@@ -590,13 +609,17 @@ impl Inner {
             .moves
             .as_mut()
             .map_or(0, |moves| moves.settle(self.tick));
-        let served = serve(
-            ephemeral.moves.as_ref(),
-            ephemeral.told.as_ref(),
-            room,
-            &mut self.members,
-            self.tick,
-        );
+        let served = if ephemeral.moves.is_none() && ephemeral.told.is_none() {
+            self.tick
+        } else {
+            serve(
+                ephemeral.moves.as_ref(),
+                ephemeral.told.as_ref(),
+                room,
+                &mut self.members,
+                self.tick,
+            )
+        };
         let connections = self.members.len();
         if ephemeral.told.as_ref().is_some_and(|told| told.tick <= served) {
             ephemeral.told = None;

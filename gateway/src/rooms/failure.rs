@@ -189,8 +189,12 @@ fn not_now(work: Work) -> Option<Work> {
         | Origin::Gone { .. }
         | Origin::Unconfirmed { .. }
         | Origin::Resync { .. }
-        | Origin::Repair(_)
-        | Origin::Return { .. } => Some(work),
+        | Origin::Repair(_) => Some(work),
+        // Others do not wait for it.
+        Origin::Return { members, .. } => Some(Work {
+            op: work.op,
+            origin: Origin::Return { members, turn: None },
+        }),
     }
 }
 

@@ -92,8 +92,8 @@ pub enum Origin {
     Return {
         /// The connections.
         members: Vec<(Arc<Client>, Arc<Membership>)>,
-        /// One of so many that are under way.
-        turn: OwnedSemaphorePermit,
+        /// One of so many that are under way at first.
+        turn: Option<OwnedSemaphorePermit>,
     },
     /// Places of members; how it went is told to `local`.
     Positions {
@@ -189,14 +189,14 @@ impl Rooms {
     }
 
     /// A user that is in the room here has moved. Passed over if the room is not open.
-    pub fn moved(self: &Arc<Self>, room: &RoomId, user: &UserId, position: JsonText) {
+    pub fn moved(self: &Arc<Self>, room: &RoomId, client: &Arc<Client>, position: JsonText) {
         let local = self
             .shard(room)
             .lock()
             .get(room)
             .map(|queue| queue.local().clone());
         if let Some(local) = local {
-            moves::moved(self, &local, user, position);
+            moves::moved(self, &local, client, position);
         }
     }
 

@@ -8,11 +8,15 @@ use roomgate_shared::{
 };
 
 use super::{Origin, Rooms, Work};
-use crate::{hub::LocalRoom, metrics::metrics, store::Op};
+use crate::{
+    hub::{Client, LocalRoom},
+    metrics::metrics,
+    store::Op,
+};
 
 /// A user that is in the room here has moved.
-pub(super) fn moved(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, user: &UserId, position: JsonText) {
-    local.moved(user, position);
+pub(super) fn moved(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, client: &Arc<Client>, position: JsonText) {
+    local.moved(client, position);
     start(rooms, local);
 }
 

@@ -102,7 +102,7 @@ async fn come_back(rooms: Arc<Rooms>) {
                 op: Op::Return { members: Vec::new() },
                 origin: Origin::Return {
                     members: some.to_vec(),
-                    turn,
+                    turn: Some(turn),
                 },
             };
             rooms.submit_if_open(local.id(), work);
@@ -129,25 +129,22 @@ async fn bury(rooms: Arc<Rooms>, node: String) {
             let (rooms, node) = (rooms.clone(), node.clone());
             work.spawn(async move { (bury_in(&rooms, &room, &node).await, room) });
         }
-        let mut done = Vec::new();
+        let (mut done, mut away_store) = (Vec::new(), None);
         while let Some(joined) = work.join_next().await {
-            match joined {
-                Ok((Ok(gone), room)) => {
-                    (count, away) = (count + 1, away + gone);
-                    done.push(room);
+            let Ok((outcome, room)) = joined else { continue };
+            match outcome {
+                Ok(gone) => (count, away) = (count + 1, away + gone),
+                Err(error @ (StoreError::Unavailable(_) | StoreError::Timeout(_))) => {
+                    away_store = Some(error);
+                    continue;
                 }
-                Ok((Err(StoreError::Damaged(_)), room)) => {
-                    tracing::error!(node, %room, "a damaged room keeps a dead node's members");
-                    done.push(room);
-                }
-                Ok((Err(error), room)) => {
-                    tracing::warn!(node, %room, %error, "a dead node's members are left to another node");
-                    return;
-                }
-                Err(_) => return,
+                Err(error) => tracing::error!(node, %room, %error, "a room keeps a dead node's members"),
             }
+            done.push(room);
         }
-        if rooms.store.buried(&node, done).await.is_err() {
+        let struck = rooms.store.buried(&node, done).await;
+        if let Some(error) = away_store.or(struck.err()) {
+            tracing::warn!(node, %error, "a dead node's members are left to another node");
             return;
         }
     }

@@ -181,16 +181,16 @@ impl RoomQueue {
                 continue;
             }
             // One that came while its join was under way; the others never come here.
-            if let (Op::Positions { positions }, Origin::Command { .. }) = (&work.op, &work.origin) {
-                for (user, position) in positions {
-                    self.local.moved(user, position.clone());
+            if let (Op::Positions { positions }, Origin::Command { client, .. }) = (&work.op, &work.origin) {
+                for (_, position) in positions {
+                    self.local.moved(client, position.clone());
                 }
                 self.acknowledge(work.origin, "{}");
                 continue;
             }
             match &mut work.origin {
-                // It has left meanwhile.
-                Origin::Resync { membership, .. } if !membership.is_joined() => continue,
+                // It has left meanwhile, or is gone.
+                Origin::Resync { membership, .. } if !membership.is_alive() => continue,
                 // It has come in meanwhile, or is about to.
                 Origin::Unconfirmed { membership, .. } if membership.counts() => continue,
                 // Members may have got further since it was asked for, above all where it is tried again.
@@ -217,9 +217,8 @@ impl RoomQueue {
                     }
                 }
                 Origin::Return { members, .. } => {
-                    members.retain(|(client, membership)| {
-                        membership.is_joined() && !moving.contains(&client.id)
-                    });
+                    members
+                        .retain(|(client, membership)| membership.is_alive() && !moving.contains(&client.id));
                     if members.is_empty() {
                         continue;
                     }

@@ -200,8 +200,8 @@ impl Session {
             membership.act();
             // Beside the queue: it is gathered for the next tick.
             if let Op::Positions { positions } = op {
-                for (user, position) in positions {
-                    self.context.rooms.moved(&room, &user, position);
+                for (_, position) in positions {
+                    self.context.rooms.moved(&room, &self.client, position);
                 }
                 return self.acknowledge(id, &room);
             }
@@ -315,6 +315,7 @@ impl Session {
         self.waiting.clear();
         for (room, membership) in self.rooms.drain(..) {
             if membership.counts() {
+                membership.end();
                 let op = Op::Part {
                     user: self.client.user.clone(),
                     connection: self.client.id,

@@ -245,7 +245,7 @@ pub trait Store: Send + Sync + 'static {
     fn publish(&self, room: &RoomId, payload: Bytes);
 
     /// Rooms in which something is due by now, `most` at most, each claimed for `claim`. What comes of them is told by
-    /// [`Op::Sweep`]. Called by whoever sweeps; an empty answer says that nothing is due.
+    /// [`Op::Sweep`]. Called by whoever sweeps; an empty answer says that there is nothing for the caller now.
     ///
     /// # Errors
     /// Nothing is claimed, or it is for `claim`.

@@ -426,8 +426,8 @@ mod ticks {
         room.tick(TICK, &Arc::from("gw-1~a"))
     }
 
-    fn go(room: &LocalRoom, client: &Client, position: &str) {
-        room.moved(&client.user, JsonText::from_trusted(position));
+    fn go(room: &LocalRoom, client: &Arc<Client>, position: &str) {
+        room.moved(client, JsonText::from_trusted(position));
     }
 
     fn from_elsewhere(room: &LocalRoom, moves: &[(&str, &str)]) {
@@ -487,6 +487,18 @@ mod ticks {
         for member in [&a, &b, &c] {
             assert!(given(member).is_empty());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_moves_too_often_is_not_read_until_the_tick() {
+        let (room, a) = (room(), client(1));
+        enter(&room, &a, 0);
+        for step in 0..300 {
+            assert_eq!(a.may_read(), step < 256);
+            go(&room, &a, &step.to_string());
+        }
+        tick(&room);
+        assert!(a.may_read() && !a.asks());
     }
 
     #[tokio::test(start_paused = true)]

@@ -250,7 +250,8 @@ impl<H: Handler> Connection<H> {
         self.handler.closed(false);
         if closing.code == CloseCode::SlowConsumer.code() {
             // It resumes what it has not got; a frame written in part must be whole, though.
-            self.out.truncate(1);
+            let whole = self.out.iter().position(|piece| piece.ends);
+            self.out.truncate(whole.map_or(0, |last| last + 1));
         }
         self.end_open(&close_frame(closing.code, &closing.reason));
     }
@@ -263,6 +264,7 @@ impl<H: Handler> Connection<H> {
         self.out.push_back(Piece {
             frames: close.clone(),
             answer: true,
+            ends: true,
         });
         self.phase = Phase::Closing { done: false };
         self.alarm = Some(Instant::now() + self.timing.close);

@@ -12,10 +12,7 @@ use roomgate_shared::{
 use tokio::time::Instant;
 
 use super::{calls::Command, function::LIBRARY, reply};
-use crate::{
-    random,
-    store::{Beat, StoreError},
-};
+use crate::{random, store::StoreError};
 
 /// How long a claim on a dead node holds: the time that its rooms take, with much to spare.
 const CLAIM: Duration = Duration::from_secs(15);
@@ -47,8 +44,8 @@ struct Inner {
 
 /// What a renewal has shown.
 pub(super) enum Renewed {
-    /// The lease is held.
-    Held(Beat),
+    /// The lease is held. Dead nodes that this one is to see to.
+    Held(Vec<String>),
     /// It was lost; the node has another instance, and renews at once.
     Lost,
 }
@@ -78,10 +75,10 @@ impl Lease {
 
     /// The renewal. Dead nodes are looked for only by one that has held its own lease for a while: after an outage of
     /// Redis all leases have ended, and each node is given the time to renew its own.
-    pub(super) fn renewal(&self) -> Command {
+    pub(super) fn renewal(&self, look: bool) -> Command {
         let inner = self.inner.lock();
         let patience = self.length * 3 / 5;
-        let look = inner.steady.is_some_and(|since| since.elapsed() >= patience);
+        let look = look && inner.steady.is_some_and(|since| since.elapsed() >= patience);
         index(
             keys::NODES,
             &[
@@ -143,8 +140,18 @@ impl Lease {
         }
         inner.former.clear();
         inner.renewed = Some(now);
-        let lost = std::mem::take(&mut inner.lost);
-        Ok(Renewed::Held(Beat { lost, dead }))
+        Ok(Renewed::Held(dead))
+    }
+
+    /// Whether the lease was lost since this was last asked.
+    pub(super) fn was_lost(&self) -> bool {
+        std::mem::take(&mut self.inner.lock().lost)
+    }
+
+    /// Whether the lease holds for all that this node knows. Nobody is to enter under one that may be over.
+    pub(super) fn lasts(&self) -> bool {
+        let renewed = self.inner.lock().renewed;
+        renewed.is_some_and(|at| at.elapsed() < self.length)
     }
 
     /// Whether the node has had a lease yet: before, nobody is to enter.
@@ -156,10 +163,8 @@ impl Lease {
     /// the node has members there. Nothing if that is known.
     pub(super) fn registration(&self, room: &RoomId, connection: u64) -> Option<[Command; 2]> {
         let mut inner = self.inner.lock();
-        // What was written over another connection may be lost with its server; and a node that has not renewed its lease in
-        // time may have been taken out of its rooms.
-        let lasts = inner.renewed.is_some_and(|at| at.elapsed() < self.length);
-        if inner.connection != connection || !lasts {
+        // What was written over another connection may be lost with its server.
+        if inner.connection != connection {
             inner.registered.clear();
             inner.connection = connection;
         }
@@ -220,7 +225,7 @@ pub(super) fn buried(node: &str, rooms: &[RoomId]) -> Command {
 
 /// Nothing of it is left at all.
 pub(super) fn forgotten(node: &str) -> Command {
-    ("ZREM", vec![key(keys::NODES), key(&format!("!{node}"))])
+    index(keys::NODES, &["forget", node])
 }
 
 /// Something is due in `room` within `grace`.
@@ -304,9 +309,9 @@ mod tests {
         })
     }
 
-    fn held(lease: &Lease, answer: Result<Frame, StoreError>) -> Option<Beat> {
+    fn held(lease: &Lease, answer: Result<Frame, StoreError>) -> Option<Vec<String>> {
         match lease.renewed(answer).unwrap() {
-            Renewed::Held(beat) => Some(beat),
+            Renewed::Held(dead) => Some(dead),
             Renewed::Lost => None,
         }
     }
@@ -314,21 +319,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn another_server_is_a_lost_lease_and_none_is_forgotten() {
         let lease = lease();
-        assert_eq!(held(&lease, answer(2, &[])), Some(Beat::default()));
+        assert!(held(&lease, answer(2, &[])).is_some() && !lease.was_lost());
         let before = lease.instance();
         assert_eq!(held(&lease, by_server(2, "s2", &[])), None);
         assert_ne!(lease.instance(), before);
         // The next renewal fails: what was lost is told with the one that does not.
         assert!(lease.renewed(Err(StoreError::unavailable("gone"))).is_err());
         assert_eq!(asked(&lease), (false, before.to_string()));
-        let told = held(&lease, by_server(2, "s2", &[])).unwrap();
-        assert!(told.lost);
-        assert!(!held(&lease, by_server(2, "s2", &[])).unwrap().lost);
+        assert!(held(&lease, by_server(2, "s2", &[])).is_some());
+        assert!(lease.was_lost() && !lease.was_lost());
     }
 
     /// Whether a renewal looks for dead nodes, and what it says of the life before.
     fn asked(lease: &Lease) -> (bool, String) {
-        let (_, args) = lease.renewal();
+        let (_, args) = lease.renewal(true);
         let text = |at: usize| args[at].as_string().unwrap();
         (text(7) == "1", text(8))
     }
@@ -343,7 +347,7 @@ mod tests {
         assert_eq!(asked(&lease), (false, String::new()));
         tokio::time::advance(Duration::from_secs(6)).await;
         assert!(asked(&lease).0);
-        assert_eq!(held(&lease, answer(2, &["gw-2~x"])).unwrap().dead, ["gw-2~x"]);
+        assert_eq!(held(&lease, answer(2, &["gw-2~x"])).unwrap(), ["gw-2~x"]);
         // Redis was away: whoever was there then is given time.
         assert!(lease.renewed(Err(StoreError::unavailable("gone"))).is_err());
         assert!(!asked(&lease).0);
@@ -367,10 +371,9 @@ mod tests {
             "another connection may be to another server"
         );
         lease.registered(&room, 2, &before);
-        assert!(lease.registration(&room, 2).is_none());
+        assert!(lease.registration(&room, 2).is_none() && lease.lasts());
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert!(lease.registration(&room, 2).is_some(), "it may be over");
-        lease.registered(&room, 2, &before);
+        assert!(!lease.lasts(), "it may be over");
         assert!(matches!(lease.renewed(answer(0, &[])), Ok(Renewed::Lost)));
         assert_ne!(lease.instance(), before);
         assert_eq!(asked(&lease), (false, before.to_string()));

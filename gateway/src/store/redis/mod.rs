@@ -163,7 +163,7 @@ impl RedisStore {
                 Attempt::Again(text)
             }
         };
-        self.beat().await.map_err(refused)?;
+        self.renew(false).await.map_err(refused)?;
         for command in [lease::claim(0, Duration::ZERO), self.lease.size()] {
             self.commands.ask(command).await.map_err(refused)?;
         }
@@ -190,8 +190,12 @@ impl RedisStore {
     }
 
     async fn call(&self, room: &RoomId, ops: Vec<Op>) -> Result<Applied, StoreError> {
-        let (connection, instance) = (self.commands.connection(), self.lease.instance());
         let (enters, loses) = (ops.iter().any(enters), ops.iter().any(loses));
+        if enters && !self.lease.lasts() {
+            // Frozen, or out of touch: what enters under a lease that is over may not be found when this node ends.
+            self.renew(false).await?;
+        }
+        let (connection, instance) = (self.commands.connection(), self.lease.instance());
         let mut ahead = Vec::new();
         // Before the first member is in: a node that dies between the two leaves a room named too many, not too few.
         if enters {
@@ -233,6 +237,16 @@ impl RedisStore {
             None => {}
         }
         Ok(answer.applied)
+    }
+
+    /// Renews the lease, or takes another one. With `look`: dead nodes that this one is to see to.
+    async fn renew(&self, look: bool) -> Result<Vec<String>, StoreError> {
+        loop {
+            let answer = self.commands.ask(self.lease.renewal(look)).await;
+            if let Renewed::Held(dead) = self.lease.renewed(answer)? {
+                return Ok(dead);
+            }
+        }
     }
 
     /// Writes to an index, behind the call that it belongs to.
@@ -312,12 +326,9 @@ impl Store for RedisStore {
 
     fn beat(&self) -> BoxFuture<'_, Result<Beat, StoreError>> {
         Box::pin(async move {
-            loop {
-                let answer = self.commands.ask(self.lease.renewal()).await;
-                if let Renewed::Held(beat) = self.lease.renewed(answer)? {
-                    return Ok(beat);
-                }
-            }
+            let dead = self.renew(true).await?;
+            let lost = self.lease.was_lost();
+            Ok(Beat { lost, dead })
         })
     }
 

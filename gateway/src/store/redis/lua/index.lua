@@ -23,6 +23,7 @@ KEYS[1] and ARGV:
                           over, whatever stands under it being taken out, or '-' for none. With `look`, and only to who
                           has held its own lease until now, dead instances are handed out, each for `claim`
     mourn, instance, ms   the caller goes on taking it out: the claim is for so many ms more
+    forget, instance      nothing stands under it any more; unless something has entered since the last `mourn`
     resign, instance      its lease is over; whatever stands under it is taken out by whoever looks next ]]
 
 -- Most dead nodes handed out at once.
@@ -65,7 +66,12 @@ local INDEX = {
     return 0
   end,
   enter = function(key, now, argv)
-    if not call('ZSCORE', key, argv[2]) then call('ZADD', key, 'NX', format('%d', now), '!' .. argv[2]) end
+    if not call('ZSCORE', key, argv[2]) then call('ZADD', key, 'LT', format('%d', now), '!' .. argv[2]) end
+    return 0
+  end,
+  forget = function(key, now, argv)
+    local claimed = tonumber(call('ZSCORE', key, '!' .. argv[2]))
+    if claimed and claimed > now then call('ZREM', key, '!' .. argv[2]) end
     return 0
   end,
   beat = function(key, now, argv)
