@@ -155,7 +155,7 @@ async fn bury(rooms: Arc<Rooms>, node: String) {
         rooms = count,
         away,
         ms,
-        "a node has died: its members are away"
+        "a node's lease has ended: its members are away"
     );
 }
 
