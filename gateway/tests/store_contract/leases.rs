@@ -1,0 +1,518 @@
+//! Nodes that end without a word, over Redis: what they leave behind is taken out by the others, once.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use roomgate::store::{
+    Beat, EventSink, Op, StoreLimits,
+    redis::{RedisConfig, RedisStore},
+};
+use roomgate_shared::ids::{NodeId, RoomId};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use super::{
+    harness::*,
+    on_redis::config,
+    presence::{events, said},
+    redis_server::RedisServer,
+};
+
+/// How long a node may be silent.
+const LEASE: Duration = Duration::from_millis(800);
+
+/// A server of one test's own.
+struct Ward {
+    server: RedisServer,
+}
+
+impl Ward {
+    fn new() -> Self {
+        Self {
+            server: RedisServer::start(),
+        }
+    }
+
+    /// The node of this name, with a lease.
+    async fn node(&self, name: &str) -> Arc<Node> {
+        self.node_with(name, StoreLimits::default()).await
+    }
+
+    async fn node_with(&self, name: &str, limits: StoreLimits) -> Arc<Node> {
+        let config = RedisConfig {
+            node: NodeId::new(name).unwrap(),
+            lease: LEASE,
+            ..config(&self.server.url(), 0, limits)
+        };
+        let heard = Arc::new(Recorder::default());
+        let store = RedisStore::new(config, Arc::clone(&heard) as Arc<dyn EventSink>).unwrap();
+        store.boot(PATIENCE).await.unwrap();
+        let node = Arc::new(Node { store, heard });
+        beat(&node).await;
+        node
+    }
+
+    fn ask(&self, command: &[&str]) -> String {
+        self.server.ask(command).trim().to_owned()
+    }
+
+    /// Asserts that no key and no entry of an index names this instance, or a record of these rooms.
+    fn assert_gone(&self, instance: &str, rooms: &[RoomId]) {
+        let names = |text: &str| text.contains(instance);
+        let keys = self.ask(&["KEYS", "*"]);
+        assert!(!names(&keys), "{keys}");
+        let nodes = self.ask(&["ZRANGE", "nodes", "0", "-1"]);
+        assert!(!names(&nodes), "{nodes}");
+        for room in rooms {
+            let users = self.ask(&["HVALS", &format!("room:{{{room}}}:users")]);
+            assert!(!names(&users), "{users}");
+        }
+    }
+}
+
+async fn beat(node: &Node) -> Beat {
+    node.store.beat().await.unwrap()
+}
+
+/// Beats in the background, as a gateway does, and keeps what it is told.
+struct Heart {
+    beats: Arc<Mutex<Vec<Beat>>>,
+    task: JoinHandle<()>,
+}
+
+impl Heart {
+    fn of(node: &Arc<Node>) -> Self {
+        let (node, beats) = (Arc::clone(node), Arc::<Mutex<Vec<Beat>>>::default());
+        let kept = Arc::clone(&beats);
+        let task = tokio::spawn(async move {
+            loop {
+                let beat = beat(&node).await;
+                kept.lock().push(beat);
+                tokio::time::sleep(LEASE / 5).await;
+            }
+        });
+        Self { beats, task }
+    }
+
+    /// Nodes that it was told of.
+    fn dead(&self) -> Vec<String> {
+        assert!(!self.task.is_finished(), "a beat has failed");
+        let beats = self.beats.lock();
+        assert!(beats.iter().all(|beat| !beat.lost), "{beats:?}");
+        beats.iter().flat_map(|beat| beat.dead.clone()).collect()
+    }
+
+    /// Waits for so many more beats.
+    async fn more(&self, beats: usize) {
+        let end = self.beats.lock().len() + beats;
+        eventually("beats", || async {
+            assert!(!self.task.is_finished(), "a beat has failed");
+            self.beats.lock().len() >= end
+        })
+        .await;
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Takes a dead node out of all its rooms, as far as `rooms_of` names them; gives the steps that said that users are
+/// away, and the rooms.
+async fn bury(node: &Node, dead: &str, most: usize) -> (usize, Vec<RoomId>) {
+    let (mut steps, mut all) = (0, Vec::new());
+    loop {
+        let rooms = node.store.rooms_of(dead, most).await.unwrap();
+        assert!(rooms.len() <= most);
+        if rooms.is_empty() {
+            return (steps, all);
+        }
+        for room in &rooms {
+            assert!(!all.contains(room), "{room} is named again");
+            let mut cursor = String::new();
+            loop {
+                let step = Op::Bury {
+                    node: dead.to_owned(),
+                    cursor,
+                };
+                let done = buried(&node.one(room, step).await);
+                steps += usize::from(done.away > 0);
+                cursor = done.cursor;
+                if cursor.is_empty() {
+                    break;
+                }
+            }
+        }
+        all.extend(rooms.clone());
+        node.store.buried(dead, rooms).await.unwrap();
+    }
+}
+
+/// How often each user is said to be away, and in how many events.
+fn away(events: &[Value]) -> (BTreeMap<String, usize>, usize) {
+    let (mut out, mut told) = (BTreeMap::new(), 0);
+    for event in events {
+        let ids = event["data"]["away"].as_array();
+        told += usize::from(ids.is_some());
+        for id in ids.into_iter().flatten() {
+            *out.entry(id.as_str().unwrap().to_owned()).or_default() += 1;
+        }
+    }
+    (out, told)
+}
+
+/// Puts users into a room, their connections of the same numbers.
+async fn fill(node: &Node, room: &RoomId, users: std::ops::Range<u64>) -> String {
+    let mut epoch = String::new();
+    for from in users.clone().step_by(250) {
+        let numbers = from..users.end.min(from + 250);
+        let ops = numbers.map(|n| enter(&format!("u{n}"), n)).collect();
+        epoch = joined(&node.apply(room, ops).await[0]).epoch;
+    }
+    epoch
+}
+
+#[tokio::test]
+async fn a_node_that_stops_is_taken_out_once() {
+    const CROWD: u64 = 1_000;
+    const ELSEWHERE: u64 = 100;
+    let ward = Ward::new();
+    let (a, b, c) = (ward.node("a").await, ward.node("b").await, ward.node("c").await);
+    let dead = a.store.instance();
+    let name = dead.strip_prefix("a~").unwrap();
+    assert!(name.len() == 8 && dead.as_ref() != b.store.instance().as_ref());
+    let big = new_room();
+    let epoch = fill(&a, &big, 0..CROWD).await;
+    let other = (0..ELSEWHERE).map(|n| enter(&format!("u{n}"), 10_000 + n));
+    b.apply(&big, other.collect()).await;
+    let mut rooms = vec![big.clone()];
+    for number in 0..12 {
+        let room = new_room();
+        a.apply(&room, vec![enter("x", number), send("x", "\"kept\"")])
+            .await;
+        b.joined(&room, enter("y", number)).await;
+        rooms.push(room);
+    }
+    let record = ward.ask(&["HGET", &format!("room:{{{big}}}:users"), "u0"]);
+    assert!(record.contains(&format!("\"{dead}\"")), "{record}");
+
+    // From here on nothing is heard of it.
+    let hearts = [Heart::of(&b), Heart::of(&c)];
+    let reports = || hearts.iter().flat_map(Heart::dead).collect::<Vec<_>>();
+    eventually("its end is told", || async { !reports().is_empty() }).await;
+    let finder = if hearts[0].dead().is_empty() { &c } else { &b };
+    let (steps, mut named) = bury(finder, &dead, 5).await;
+    let told = events(&b, &big, &epoch).await;
+    let (users, count) = away(&told);
+    assert_eq!(users.len() as u64, CROWD - ELSEWHERE);
+    assert!(users.values().all(|times| *times == 1));
+    assert!((0..ELSEWHERE).all(|n| !users.contains_key(&format!("u{n}"))));
+    assert!(count <= steps && count <= 20, "{count} events in {steps} steps");
+    // Those that have a connection elsewhere have that one only.
+    let listed = b.ack(&big, list(None, CROWD as usize)).await;
+    for user in listed["users"].as_array().unwrap() {
+        let is_away = users.contains_key(&text(user, "id"));
+        let (status, connections) = if is_away { ("away", 0) } else { ("here", 1) };
+        assert_eq!(
+            (&user["status"], &user["connections"]),
+            (&json!(status), &json!(connections))
+        );
+    }
+    for room in &rooms[1..] {
+        let picture = b.picture(room).await;
+        let mut statuses: Vec<_> = picture["users"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|user| (text(user, "id"), text(user, "status")))
+            .collect();
+        statuses.sort_unstable();
+        let of = |id: &str, status: &str| (id.to_owned(), status.to_owned());
+        assert_eq!(statuses, [of("x", "away"), of("y", "here")]);
+    }
+    named.sort_unstable();
+    rooms.sort_unstable();
+    assert_eq!(named, rooms);
+    // Told once, to one of them, and forgotten.
+    for heart in &hearts {
+        heart.more(6).await;
+    }
+    assert_eq!(reports(), [dead.to_string()]);
+    ward.assert_gone(&dead, &rooms);
+    assert!(c.store.rooms_of(&dead, 5).await.unwrap().is_empty());
+    ward.assert_gone(&dead, &rooms);
+}
+
+#[tokio::test]
+async fn the_taking_out_in_a_room_that_counts_makes_no_events() {
+    let ward = Ward::new();
+    let limits = StoreLimits {
+        full_members: 10,
+        grace: Duration::from_millis(100),
+        ..StoreLimits::default()
+    };
+    let a = ward.node_with("a", limits.clone()).await;
+    let b = ward.node_with("b", limits).await;
+    let room = new_room();
+    let epoch = fill(&a, &room, 0..50).await;
+    let seq = b.joined(&room, enter("w", 900)).await.seq;
+    b.store.subscribe(&room).await.unwrap();
+    let heart = Heart::of(&b);
+    eventually("its end is told", || async { !heart.dead().is_empty() }).await;
+    bury(&b, &a.store.instance(), 10).await;
+    let picture = b.picture(&room).await;
+    assert_eq!((&picture["seq"], &picture["members"]), (&json!(seq), &json!(51)));
+    // All of them leave; then there are few enough to be told again.
+    let mut left = 0;
+    eventually("they have left", async || {
+        left += b.sweep(&room).await.left;
+        left >= 50
+    })
+    .await;
+    assert_eq!(left, 50);
+    let events = events(&b, &room, &epoch).await;
+    assert!(events.iter().all(|event| event["data"].get("away").is_none()));
+    let last = events.iter().find(|event| event["data"]["all"] == true).unwrap();
+    assert_eq!(last["seq"], seq + 1);
+    assert!(b.heard.counts(&room).iter().all(|count| *count < 51));
+}
+
+#[tokio::test]
+async fn what_an_undertaker_leaves_is_done_by_another() {
+    const CROWD: u64 = 1_000;
+    let ward = Ward::new();
+    let (a, b, c) = (ward.node("a").await, ward.node("b").await, ward.node("c").await);
+    let (big, small, own) = (new_room(), new_room(), new_room());
+    let dead = a.store.instance();
+    let epoch = fill(&a, &big, 0..CROWD).await;
+    let second = fill(&a, &small, 0..3).await;
+    let third = fill(&b, &own, 0..3).await;
+    c.apply(&own, (0..3).map(|n| enter(&format!("u{n}"), 10 + n)).collect())
+        .await;
+    // The first to be told begins, and ends in the middle of it.
+    let mut hearts = vec![(&b, Heart::of(&b)), (&c, Heart::of(&c))];
+    let told = |hearts: &[(&Arc<Node>, Heart)]| hearts.iter().position(|(_, heart)| !heart.dead().is_empty());
+    eventually("its end is told", || async { told(&hearts).is_some() }).await;
+    let (first, _) = hearts.remove(told(&hearts).unwrap());
+    let (last, heart) = hearts.remove(0);
+    let rooms = first.store.rooms_of(&dead, 10).await.unwrap();
+    assert_eq!(rooms.len(), 2);
+    let step = Op::Bury {
+        node: dead.to_string(),
+        cursor: String::new(),
+    };
+    buried(&first.one(&big, step).await);
+
+    let both = [dead.to_string(), first.store.instance().to_string()];
+    for one in &both {
+        eventually("its end is told to the other", || async {
+            heart.dead().contains(one)
+        })
+        .await;
+    }
+    for one in &both {
+        bury(last, one, 10).await;
+    }
+    for (room, epoch, users) in [(&big, &epoch, CROWD), (&small, &second, 3), (&own, &third, 0)] {
+        let (told, _) = away(&events(last, room, epoch).await);
+        assert_eq!(told.len() as u64, users);
+        assert!(told.values().all(|times| *times == 1));
+    }
+    let listed = last.ack(&own, list(None, 10)).await;
+    for user in listed["users"].as_array().unwrap() {
+        assert_eq!(user["connections"], 1);
+    }
+    for one in &both {
+        ward.assert_gone(one, &[big.clone(), small.clone(), own.clone()]);
+    }
+    assert_eq!(
+        ward.ask(&["ZRANGE", "nodes", "0", "-1"]),
+        last.store.instance().as_ref()
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_lives_on_without_its_lease_says_who_is_here() {
+    let ward = Ward::new();
+    let (a, b) = (ward.node("a").await, ward.node("b").await);
+    let (room, late) = (new_room(), new_room());
+    let first = a.store.instance();
+    let replies = a
+        .apply(&room, vec![enter("u1", 1), enter("u2", 2), enter("u3", 3)])
+        .await;
+    let epoch = joined(&replies[0]).epoch;
+    b.joined(&room, enter("u3", 13)).await;
+    let heart = Heart::of(&b);
+    eventually("its end is told", || async { !heart.dead().is_empty() }).await;
+    bury(&b, &first, 10).await;
+    ward.assert_gone(&first, std::slice::from_ref(&room));
+    // It does not know yet, and goes on for a while.
+    let before = a.joined(&late, enter("u4", 4)).await.epoch;
+    a.ack(&room, send("u1", "1")).await;
+    a.joined(&room, enter("u5", 5)).await;
+
+    let found = beat(&a).await;
+    assert!(found.lost && found.dead.is_empty(), "{found:?}");
+    let second = a.store.instance();
+    assert!(second != first && second.starts_with("a~"), "{second}");
+    let back = come_back(&[("u1", 1), ("u2", 2), ("u3", 3), ("u5", 5)]);
+    assert_eq!(a.ack(&room, back).await, json!({}));
+    assert_eq!(a.ack(&late, come_back(&[("u4", 4)])).await, json!({}));
+    let told: Vec<_> = events(&b, &room, &epoch)
+        .await
+        .iter()
+        .filter(|event| event["type"] == "presence")
+        .map(said)
+        .collect();
+    let expected = [
+        json!({"joined": ["u1", "u2", "u3"]}),
+        json!({"away": ["u1", "u2"]}),
+        json!({"joined": ["u5"]}),
+        json!({"back": ["u1", "u2"]}),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(events(&a, &late, &before).await.len(), 1);
+    assert!(!beat(&a).await.lost);
+    // It is as if it had never been another: its second end takes all of them out, and nobody else.
+    let heart_of_a = Heart::of(&a);
+    heart.more(8).await;
+    heart_of_a.more(8).await;
+    drop(heart_of_a);
+    eventually("its second end is told", || async {
+        heart.dead().contains(&second.to_string())
+    })
+    .await;
+    bury(&b, &second, 10).await;
+    let told = events(&b, &room, &epoch).await;
+    let mut last = said(told.last().unwrap());
+    last["away"]
+        .as_array_mut()
+        .unwrap()
+        .sort_by_key(|id| id.to_string());
+    assert_eq!(last, json!({"away": ["u1", "u2", "u5"]}));
+    assert_eq!(b.picture(&late).await["users"][0]["status"], "away");
+    // The name that it had meanwhile is not left either.
+    eventually("nothing names it", || async {
+        for dead in heart.dead() {
+            bury(&b, &dead, 10).await;
+        }
+        ward.ask(&["KEYS", "node:*"])
+            .lines()
+            .all(|key| key.contains(&*b.store.instance()))
+    })
+    .await;
+    for name in [&first, &second] {
+        ward.assert_gone(name, &[room.clone(), late.clone()]);
+    }
+}
+
+/// It was taken out while it was silent, did something more under its old name, and then ended for good.
+#[tokio::test]
+async fn what_a_node_does_after_its_end_is_taken_out_too() {
+    let ward = Ward::new();
+    let (a, b) = (ward.node("a").await, ward.node("b").await);
+    let (room, late) = (new_room(), new_room());
+    let name = a.store.instance();
+    a.joined(&room, enter("u1", 1)).await;
+    let heart = Heart::of(&b);
+    eventually("its end is told", || async { !heart.dead().is_empty() }).await;
+    bury(&b, &name, 10).await;
+    a.joined(&late, enter("u2", 2)).await;
+    a.joined(&room, enter("u3", 3)).await;
+    let count = heart.dead().len();
+    eventually("its end is told again", || async { heart.dead().len() > count }).await;
+    let dead = heart.dead().pop().unwrap();
+    bury(&b, &dead, 10).await;
+    for (room, id) in [(&late, "u2"), (&room, "u3")] {
+        let listed = b.ack(room, list(None, 10)).await;
+        let users = listed["users"].as_array().unwrap();
+        let it = users.iter().find(|user| user["id"] == id).unwrap();
+        assert_eq!(it["status"], "away", "{it}");
+    }
+    ward.assert_gone(&dead, &[room, late]);
+}
+
+#[tokio::test]
+async fn a_node_that_resigns_is_not_missed() {
+    let ward = Ward::new();
+    let (a, b) = (ward.node("a").await, ward.node("b").await);
+    let (name, room) = (a.store.instance(), new_room());
+    a.joined(&room, enter("u1", 1)).await;
+    a.ack(&room, lose("u1", 1)).await;
+    a.store.resign().await;
+    ward.assert_gone(&name, &[room]);
+    let heart = Heart::of(&b);
+    // Longer than its lease.
+    heart.more(8).await;
+    assert_eq!(heart.dead(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_node_started_again_is_another_one() {
+    let ward = Ward::new();
+    let (first, room) = (ward.node("a").await, new_room());
+    let epoch = first.joined(&room, enter("u1", 1)).await.epoch;
+    let dead = first.store.instance();
+    drop(first);
+    let again = ward.node("a").await;
+    assert_ne!(again.store.instance(), dead);
+    // Its own past is another's end, and a connection of the same number is not the same.
+    let heart = Heart::of(&again);
+    eventually("its end is told", || async { !heart.dead().is_empty() }).await;
+    assert_eq!(heart.dead(), [dead.to_string()]);
+    again.joined(&room, enter("u2", 2)).await;
+    bury(&again, &dead, 10).await;
+    let told: Vec<_> = events(&again, &room, &epoch).await.iter().map(said).collect();
+    let expected = [
+        json!({"joined": ["u1"]}),
+        json!({"joined": ["u2"]}),
+        json!({"away": ["u1"]}),
+    ];
+    assert_eq!(told, expected);
+    ward.assert_gone(&dead, &[room]);
+}
+
+#[tokio::test]
+async fn many_silent_nodes_are_shared_out() {
+    let ward = Ward::new();
+    let mut silent = Vec::new();
+    let room = new_room();
+    let mut epoch = String::new();
+    for number in 0..6 {
+        let node = ward.node(&format!("s{number}")).await;
+        epoch = node
+            .joined(&room, enter(&format!("u{number}"), number))
+            .await
+            .epoch;
+        silent.push(node);
+    }
+    let (b, c) = (ward.node("b").await, ward.node("c").await);
+    let hearts = [Heart::of(&b), Heart::of(&c)];
+    let mut done: Vec<String> = Vec::new();
+    eventually("all ends are told", async || {
+        for (node, heart) in [&b, &c].into_iter().zip(&hearts) {
+            for dead in heart.dead() {
+                if !done.contains(&dead) {
+                    bury(node, &dead, 10).await;
+                    done.push(dead);
+                }
+            }
+        }
+        done.len() == silent.len()
+    })
+    .await;
+    let mut expected: Vec<_> = silent
+        .iter()
+        .map(|node| node.store.instance().to_string())
+        .collect();
+    expected.sort_unstable();
+    done.sort_unstable();
+    assert_eq!(done, expected);
+    let (told, _) = away(&events(&b, &room, &epoch).await);
+    assert_eq!(told.values().sum::<usize>(), 6);
+    for dead in &expected {
+        ward.assert_gone(dead, std::slice::from_ref(&room));
+    }
+}
