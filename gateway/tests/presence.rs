@@ -146,10 +146,11 @@ async fn only_living(redis: &RedisServer, nodes: &[&str], rooms: &[&str]) {
     eventually("only these have a lease", async || {
         let listed = redis.ask(&["ZRANGE", "nodes", "0", "-1"]);
         instances = listed.lines().map(str::to_owned).collect();
-        let names: Vec<_> = instances
+        let mut names: Vec<_> = instances
             .iter()
             .map(|instance| instance.split('~').next().unwrap())
             .collect();
+        names.sort_unstable();
         names == nodes
     })
     .await;

@@ -77,7 +77,7 @@ macro_rules! contract {
                     heads_tell_where_rooms_stand;
                 sweep: users_leave_after_their_grace_and_not_before, nothing_is_handed_out_before_it_is_due,
                     a_sweep_says_when_something_is_due_again, what_is_due_is_claimed_once,
-                    a_claim_that_nothing_follows_comes_again, a_thousand_due_users_are_announced_once_each,
+                    a_claim_that_nothing_follows_comes_again, a_loss_does_not_end_a_claim, a_thousand_due_users_are_announced_once_each,
                     a_sweep_that_dies_midway_is_finished_by_another, who_is_back_before_the_sweep_stays,
                     old_messages_go_by_a_sweep, a_room_with_members_is_looked_at_once_a_grace,
                     a_room_that_ended_is_not_handed_out_for_ever, who_was_taken_for_gone_returns,
@@ -87,7 +87,8 @@ macro_rules! contract {
                     a_room_may_be_told_to_count, members_of_a_room_that_counts_are_listed,
                     a_resume_in_a_room_that_counts_brings_the_number;
                 positions: a_position_stands_in_every_record, a_position_goes_with_its_user,
-                    a_resume_brings_positions, many_positions_at_once, a_room_that_counts_has_no_positions;
+                    a_resume_brings_positions, many_positions_at_once,
+                    a_resume_in_a_room_that_counts_brings_no_positions;
                 property: replaying_events_gives_the_picture;
             }
         }

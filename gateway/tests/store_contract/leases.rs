@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::{
     harness::*,
     on_redis::config,
-    presence::{events, said},
+    presence::{events, sorted},
     redis_server::RedisServer,
 };
 
@@ -304,7 +304,8 @@ async fn what_an_undertaker_leaves_is_done_by_another() {
         cursor: String::new(),
     };
     buried(&first.one(&big, step).await);
-
+    // The time for which it was given to the first is over.
+    ward.ask(&["ZADD", "nodes", "XX", "1", &format!("!{dead}")]);
     let both = [dead.to_string(), first.store.instance().to_string()];
     for one in &both {
         eventually("its end is told to the other", || async {
@@ -364,7 +365,7 @@ async fn a_node_that_lives_on_without_its_lease_says_who_is_here() {
         .await
         .iter()
         .filter(|event| event["type"] == "presence")
-        .map(said)
+        .map(sorted)
         .collect();
     let expected = [
         json!({"joined": ["u1", "u2", "u3"]}),
@@ -386,12 +387,7 @@ async fn a_node_that_lives_on_without_its_lease_says_who_is_here() {
     .await;
     bury(&b, &second, 10).await;
     let told = events(&b, &room, &epoch).await;
-    let mut last = said(told.last().unwrap());
-    last["away"]
-        .as_array_mut()
-        .unwrap()
-        .sort_by_key(|id| id.to_string());
-    assert_eq!(last, json!({"away": ["u1", "u2", "u5"]}));
+    assert_eq!(sorted(told.last().unwrap()), json!({"away": ["u1", "u2", "u5"]}));
     assert_eq!(b.picture(&late).await["users"][0]["status"], "away");
     // The name that it had meanwhile is not left either.
     eventually("nothing names it", || async {
@@ -439,14 +435,32 @@ async fn a_node_that_resigns_is_not_missed() {
     let ward = Ward::new();
     let (a, b) = (ward.node("a").await, ward.node("b").await);
     let (name, room) = (a.store.instance(), new_room());
+    a.store.subscribe(&room).await.unwrap();
     a.joined(&room, enter("u1", 1)).await;
     a.ack(&room, lose("u1", 1)).await;
+    a.store.unsubscribe(&room);
     a.store.resign().await;
     ward.assert_gone(&name, &[room]);
     let heart = Heart::of(&b);
     // Longer than its lease.
     heart.more(8).await;
     assert_eq!(heart.dead(), [""; 0]);
+}
+
+/// It could not take its own connections out.
+#[tokio::test]
+async fn what_a_node_that_resigns_leaves_is_taken_out() {
+    let ward = Ward::new();
+    let (a, b) = (ward.node("a").await, ward.node("b").await);
+    let (name, room) = (a.store.instance(), new_room());
+    let epoch = a.joined(&room, enter("u1", 1)).await.epoch;
+    a.store.resign().await;
+    let heart = Heart::of(&b);
+    eventually("its end is told", || async { heart.dead() == [name.to_string()] }).await;
+    bury(&b, &name, 10).await;
+    let told: Vec<_> = events(&b, &room, &epoch).await.iter().map(sorted).collect();
+    assert_eq!(told, [json!({"joined": ["u1"]}), json!({"away": ["u1"]})]);
+    ward.assert_gone(&name, &[room]);
 }
 
 #[tokio::test]
@@ -464,7 +478,7 @@ async fn a_node_started_again_is_another_one() {
     assert_eq!(heart.dead(), [dead.to_string()]);
     again.joined(&room, enter("u2", 2)).await;
     bury(&again, &dead, 10).await;
-    let told: Vec<_> = events(&again, &room, &epoch).await.iter().map(said).collect();
+    let told: Vec<_> = events(&again, &room, &epoch).await.iter().map(sorted).collect();
     let expected = [
         json!({"joined": ["u1"]}),
         json!({"joined": ["u2"]}),

@@ -33,6 +33,7 @@ pub(crate) fn config(url: &str, index: usize, limits: StoreLimits) -> RedisConfi
         max_retries: 10,
         retry_delay: Duration::from_millis(50),
         wait_replicas: 0,
+        lease: Duration::from_secs(10),
         node: NodeId::new(format!("gw-{}-{index}", std::process::id())).unwrap(),
         limits,
     }

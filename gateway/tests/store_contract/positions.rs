@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use roomgate::store::{Join, Joined, Op, PresenceMode, StoreLimits};
+use roomgate::store::{Joined, PresenceMode, StoreLimits};
+use roomgate_shared::ids::RoomId;
 use serde_json::{Value, json};
 
 use super::{harness::*, presence::events};
@@ -177,18 +178,15 @@ pub(crate) async fn many_positions_at_once<B: Backend>() {
     }
 }
 
-pub(crate) async fn a_room_that_counts_has_no_positions<B: Backend>() {
-    let none_of = async |node: &Node, room, epoch: &str, seq| {
-        node.ack(room, positions(&[("u1", "{\"x\":2}")])).await;
-        let listed = node.ack(room, list(None, 10)).await;
-        assert!(
-            placed(&listed["users"]).iter().all(|(_, place)| place.is_null()),
-            "{listed}"
-        );
-        let picture = node.joined(room, enter("u1", 90)).await;
-        assert!(!picture.data.contains("position"), "{}", picture.data);
+pub(crate) async fn a_resume_in_a_room_that_counts_brings_no_positions<B: Backend>() {
+    let none_of = async |node: &Node, room: &RoomId, epoch: &str, seq| {
+        let moved = positions(&[("u1", "{\"x\":2}"), ("stranger", "{}")]);
+        assert_eq!(node.ack(room, moved).await, json!({}));
+        let picture = snapshot(&node.one(room, enter("u1", 90)).await);
+        assert!(picture.users.is_empty());
         let resumed = node.joined(room, resume("u1", 91, epoch, seq)).await;
         assert!(resumed.recovered && resumed.positions.is_empty(), "{resumed:?}");
+        assert_eq!(node.picture(room).await["seq"], seq);
     };
     for mode in [PresenceMode::Count, PresenceMode::Off] {
         let limits = StoreLimits {
@@ -196,12 +194,8 @@ pub(crate) async fn a_room_that_counts_has_no_positions<B: Backend>() {
             ..StoreLimits::default()
         };
         let (node, room) = (node_with::<B>(limits).await, new_room());
-        let entry = Op::Join(Join {
-            create: true,
-            ..join("u1", 1)
-        });
-        let epoch = node.joined(&room, entry).await.epoch;
-        none_of(&node, &room, &epoch, 0).await;
+        let first = node.joined(&room, enter("u1", 1)).await;
+        none_of(&node, &room, &first.epoch, first.seq).await;
     }
     // One that grows to it while there are some.
     let limits = StoreLimits {
@@ -214,4 +208,12 @@ pub(crate) async fn a_room_that_counts_has_no_positions<B: Backend>() {
     let replies = node.apply(&room, vec![enter("u2", 2), enter("u3", 3)]).await;
     let grown = joined(&replies[0]);
     none_of(&node, &room, &grown.epoch, grown.seq).await;
+    // Back among few it is where it was.
+    let replies = node
+        .apply(&room, vec![leave("u2", 2), leave("u3", 3), list(None, 5)])
+        .await;
+    let expected = pairs(&[("u1", json!({"x": 2}))]);
+    assert_eq!(placed(&ack(&replies[2])["users"]), expected);
+    let last = events(&node, &room, &grown.epoch).await.pop().unwrap();
+    assert_eq!(placed(&last["data"]["joined"]), expected, "{last}");
 }

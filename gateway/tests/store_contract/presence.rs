@@ -19,6 +19,17 @@ pub(crate) fn said(event: &Value) -> Value {
     data
 }
 
+/// The same, each list in order: what comes from a store's map has none.
+pub(crate) fn sorted(event: &Value) -> Value {
+    let mut data = said(event);
+    for list in data.as_object_mut().unwrap().values_mut() {
+        if let Some(list) = list.as_array_mut() {
+            list.sort_by_key(Value::to_string);
+        }
+    }
+    data
+}
+
 /// All events of the room.
 pub(crate) async fn events(node: &Node, room: &roomgate_shared::ids::RoomId, epoch: &str) -> Vec<Value> {
     let tail = node.joined(room, Op::tail(since(epoch, 0))).await;

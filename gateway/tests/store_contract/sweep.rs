@@ -34,7 +34,7 @@ async fn round(node: &Node, most: usize) -> Vec<(RoomId, Swept)> {
     for room in node.claim(most, LONG).await {
         loop {
             let swept = node.sweep(&room).await;
-            let is_done = swept.next > node.store.now_ms();
+            let is_done = swept.next > swept.now;
             done.push((room.clone(), swept));
             if is_done {
                 break;
@@ -245,6 +245,30 @@ pub(crate) async fn a_claim_that_nothing_follows_comes_again<B: Backend>() {
     assert_eq!(timeouts(&events(node, &room, &epoch).await)["u1"], 1);
 }
 
+/// A claim holds whatever happens in the room meanwhile.
+pub(crate) async fn a_loss_does_not_end_a_claim<B: Backend>() {
+    let (apart, claimed, other) = (apart::<B>(brief()).await, new_room(), new_room());
+    let node = apart.node(0);
+    let ops = vec![enter("u1", 1), enter("u2", 2), enter("u3", 3), lose("u1", 1)];
+    node.apply(&claimed, ops).await;
+    eventually("it is due", async || {
+        node.claim(10, LONG).await == [claimed.clone()]
+    })
+    .await;
+    node.apply(&claimed, vec![lose("u2", 2), leave("u3", 3), enter("u3", 4)])
+        .await;
+    // What is lost after that is due later.
+    node.apply(&other, vec![enter("u1", 1), lose("u1", 1)]).await;
+    let mut seen = Vec::new();
+    eventually("the other room is due", async || {
+        seen.extend(apart.node(1).claim(10, LONG).await);
+        !seen.is_empty()
+    })
+    .await;
+    seen.extend(apart.node(1).claim(10, LONG).await);
+    assert_eq!(seen, [other]);
+}
+
 /// Puts users into a room and takes their connections away.
 async fn lost(node: &Node, room: &RoomId, users: u64) -> String {
     let mut epoch = String::new();
@@ -359,8 +383,7 @@ pub(crate) async fn who_is_back_before_the_sweep_stays<B: Backend>() {
 pub(crate) async fn old_messages_go_by_a_sweep<B: Backend>() {
     let limits = StoreLimits {
         retention: Duration::from_millis(200),
-        grace: LONG,
-        ..StoreLimits::default()
+        ..brief()
     };
     const MESSAGES: u64 = 40;
     let (apart, room) = (apart::<B>(limits).await, new_room());
@@ -411,8 +434,10 @@ pub(crate) async fn a_room_that_ended_is_not_handed_out_for_ever<B: Backend>() {
     };
     let (apart, ended, kept) = (apart::<B>(limits).await, new_room(), new_room());
     let node = apart.node(0);
+    // Somebody has been away for long in the other room, and nobody sees to it.
     let keep = async || node.joined(&kept, enter("u1", 1)).await;
     keep().await;
+    node.apply(&kept, vec![enter("u2", 2), lose("u2", 2)]).await;
     node.apply(&ended, vec![enter("u1", 1), lose("u1", 1)]).await;
     let gone = async |seen: &mut Vec<RoomId>| {
         keep().await;
@@ -425,7 +450,7 @@ pub(crate) async fn a_room_that_ended_is_not_handed_out_for_ever<B: Backend>() {
         async || matches!(gone(&mut seen).await, Err(refusal) if refusal.code == ErrorCode::NotFound),
     )
     .await;
-    // The other room comes again and again as nobody sweeps it; the one that has ended, once more at the most.
+    // That one comes again and again; the one that has ended, once more at the most.
     seen.clear();
     eventually("the room that is there is handed out", async || {
         gone(&mut seen).await.unwrap_err();
