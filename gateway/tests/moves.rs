@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use support::{
     client::{Client, DEADLINE},
     cluster::{Cluster, Store},
+    crowd::Mute,
     process::Gateway,
     raw::{self, Ws},
     redis_server::RedisServer,
@@ -229,6 +230,49 @@ async fn twenty_users_move_on_two_nodes() {
             }
         }
         assert!(missed > 0);
+    }
+}
+
+/// With many members the frames come further apart, as each of them goes to so many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_is_told_less_often() {
+    const CROWD: usize = 150;
+    let cluster = Cluster::start(Store::Redis, 2, &[]).await;
+    let (mut a, mut far) = (cluster.client(0, "a").await, cluster.client(1, "far").await);
+    a.ack("join", ROOM, json!({})).await;
+    far.ack("join", ROOM, json!({})).await;
+    let mut crowd = Mute::crowd(cluster.gateways[0].addr, "m", 0..CROWD).await;
+    crowd.extend(Mute::crowd(cluster.gateways[1].addr, "n", 0..CROWD).await);
+    for member in &mut crowd {
+        let join = json!({"type": "join", "room": ROOM, "data": {"messages": 0}});
+        member.send(&join.to_string()).await;
+    }
+    eventually("all have joined", async || {
+        let listed = a.ack("users.list", ROOM, json!({"limit": 1})).await;
+        listed["total"] == 2 * CROWD + 2
+    })
+    .await;
+    let mut b = cluster.client(0, "b").await;
+    b.ack("join", ROOM, json!({})).await;
+    let (mut of_b, mut of_far) = (Map::new("b"), Map::new("far"));
+    let start = Instant::now();
+    let mut steps = 0;
+    // Some from the other gateway, so that each knows how many the other has.
+    while start.elapsed() < Duration::from_millis(2_500) {
+        steps += 1;
+        step(&mut a, &json!({"n": steps})).await;
+        step(&mut far, &json!({"n": steps})).await;
+        sleep(Duration::from_millis(10)).await;
+    }
+    let last = BTreeMap::from(["a", "far"].map(|user| (user.to_owned(), json!({"n": steps}))));
+    of_b.until(&mut b, &last).await;
+    of_far.until(&mut far, &last).await;
+    let taken = start.elapsed().as_secs_f64();
+    for map in [of_b, of_far] {
+        // Three times as many as get all of the frames, so about a third of them; the first few may come faster.
+        let most = (10.0 * taken) as usize + 3;
+        assert!(map.frames <= most, "{} frames in {taken} s", map.frames);
+        assert!(map.frames >= 3, "{} frames in {taken} s", map.frames);
     }
 }
 

@@ -564,6 +564,92 @@ async fn a_node_that_stops_leaves_nothing_behind() {
     assert_members(cluster.redis.as_ref().unwrap(), ROOM, &["w"]);
 }
 
+/// Redis stands still for longer than all leases: nobody has ended for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_redis_is_nobodys_end() {
+    const ROOM: &str = "outage";
+    let envs = [
+        ("REDIS_TIMEOUT_MS", "1000"),
+        ("PRESENCE_GRACE_SECONDS", "3"),
+        ("SWEEP_INTERVAL_SECONDS", "1"),
+        ("NODE_LEASE_SECONDS", "2"),
+    ];
+    let cluster = Cluster::start(Store::Redis, 3, &envs).await;
+    let redis = cluster.redis.as_ref().unwrap();
+    let mut members = Vec::new();
+    for number in 0..3 {
+        let mut client = cluster.client(number, &format!("u{number}")).await;
+        client.ack("join", ROOM, json!({})).await;
+        members.push(client);
+    }
+    let marker = {
+        let mut client = cluster.client(0, "m").await;
+        client.ack("join", ROOM, json!({})).await;
+        client
+    };
+    let mut watcher = Watcher::join(&cluster, 1, "w", ROOM).await;
+    let before = redis.ask(&["ZRANGE", "nodes", "0", "-1", "WITHSCORES"]);
+    let pid = redis.pid();
+    RedisServer::signal(&pid, "-STOP");
+    for client in members.iter_mut().chain([&mut watcher.client]) {
+        let told = client.until(|frame| frame.kind == "status").await;
+        assert_eq!(told.data["redis"], "down");
+    }
+    let stopped = Instant::now();
+    // All that was renewed before is over.
+    tokio::time::sleep_until(stopped + Duration::from_millis(2_500)).await;
+    RedisServer::signal(&pid, "-CONT");
+    for client in members.iter_mut().chain([&mut watcher.client]) {
+        let told = client.until(|frame| frame.kind == "status").await;
+        assert_eq!(told.data["redis"], "ok");
+    }
+    // Its absence is longer than a lease, and whoever had been taken for dead would be away before that ends.
+    drop(marker);
+    watcher.until("left m").await;
+    watcher.catch_up().await;
+    assert_eq!(watcher.lines(), ["away m", "left m timeout"]);
+    let names = |listed: &str| -> BTreeSet<String> {
+        let names = listed.lines().filter(|line| line.contains('~'));
+        names.map(str::to_owned).collect()
+    };
+    let after = redis.ask(&["ZRANGE", "nodes", "0", "-1", "WITHSCORES"]);
+    assert_eq!(names(&after), names(&before), "each has the lease that it had");
+}
+
+/// What members are told of each other may be set.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_may_be_told_to_count_or_to_say_nothing() {
+    for mode in ["count", "off"] {
+        let cluster = Cluster::start(Store::Memory, 1, &[("PRESENCE_MODE", mode)]).await;
+        let mut watcher = cluster.client(0, "w").await;
+        let joined = watcher.ack("join", "r", json!({})).await;
+        assert_eq!(joined["users"], json!([]));
+        assert_eq!(joined["you"]["id"], "w");
+        let mut user = cluster.client(0, "u").await;
+        let second = user.ack("join", "r", json!({"presence": {"a": 1}})).await;
+        assert_eq!(second["seq"], joined["seq"]);
+        user.ack("presence.update", "r", json!({"set": {"a": 2}})).await;
+        if mode == "count" {
+            until_members(&mut watcher, 2).await;
+        }
+        user.close().await;
+        if mode == "count" {
+            until_members(&mut watcher, 1).await;
+        }
+        let body = watcher.ack("message.send", "r", json!({"body": 1})).await;
+        assert_eq!(
+            body["message"]["seq"].as_u64().unwrap(),
+            joined["seq"].as_u64().unwrap() + 1
+        );
+        let listed = watcher.ack("users.list", "r", json!({})).await;
+        assert_eq!(listed["total"], 1);
+        watcher.event("message.sent", "r").await;
+        while let Some(frame) = watcher.try_next() {
+            assert!(mode == "count" && frame.kind == "occupancy", "{mode}: {frame:?}");
+        }
+    }
+}
+
 /// Reads until the room is said to have so many members, and gives the frames up to there.
 async fn until_members(client: &mut Client, members: usize) -> Vec<ServerFrame> {
     let mut seen = Vec::new();
