@@ -178,9 +178,9 @@ async fn returns_elsewhere(cluster: &Cluster) {
     for number in 0..3 {
         watchers.push(Watcher::join(cluster, number, &format!("w{number}"), ROOM).await);
     }
-    for number in 0..2 {
-        watchers[number].until("joined w2").await;
-        watchers[number].events.clear();
+    for watcher in &mut watchers[..2] {
+        watcher.until("joined w2").await;
+        watcher.events.clear();
     }
     let mut marker = cluster.client(2, "m").await;
     marker.ack("join", ROOM, json!({})).await;
