@@ -159,7 +159,8 @@ fn assert_one_thing_of_each(data: &Value) {
             assert!(is_new || is_back, "{id} twice: {data}");
         }
     }
-    assert!(!seen.is_empty(), "{data}");
+    // Nobody may be everybody: the last ones have left at once.
+    assert!(!seen.is_empty() || data["all"] == true, "{data}");
 }
 
 async fn view_of(node: &Node, room: &RoomId) -> View {
