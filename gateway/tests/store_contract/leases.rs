@@ -18,8 +18,8 @@ use super::{
     redis_server::RedisServer,
 };
 
-/// How long a node may be silent.
-const LEASE: Duration = Duration::from_millis(800);
+/// How long a node may be silent: longer than a busy machine keeps a test waiting.
+const LEASE: Duration = Duration::from_millis(1_200);
 
 /// A server of one test's own.
 struct Ward {
@@ -33,12 +33,12 @@ impl Ward {
         }
     }
 
-    /// The node of this name, with a lease.
-    async fn node(&self, name: &str) -> Arc<Node> {
+    /// The node of this name, with a lease that it holds until it is silenced.
+    async fn node(&self, name: &str) -> Living {
         self.node_with(name, StoreLimits::default()).await
     }
 
-    async fn node_with(&self, name: &str, limits: StoreLimits) -> Arc<Node> {
+    async fn node_with(&self, name: &str, limits: StoreLimits) -> Living {
         let config = RedisConfig {
             node: NodeId::new(name).unwrap(),
             lease: LEASE,
@@ -48,8 +48,8 @@ impl Ward {
         let store = RedisStore::new(config, Arc::clone(&heard) as Arc<dyn EventSink>).unwrap();
         store.boot(PATIENCE).await.unwrap();
         let node = Arc::new(Node { store, heard });
-        beat(&node).await;
-        node
+        let heart = Some(Heart::of(&node));
+        Living { node, heart }
     }
 
     fn ask(&self, command: &[&str]) -> String {
@@ -119,6 +119,43 @@ impl Drop for Heart {
     }
 }
 
+/// A node whose heart beats.
+struct Living {
+    node: Arc<Node>,
+    heart: Option<Heart>,
+}
+
+impl std::ops::Deref for Living {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+impl Living {
+    fn name(&self) -> String {
+        self.store.instance().to_string()
+    }
+
+    /// It is not heard of from here on, though it goes on if it is asked to.
+    fn silence(&mut self) {
+        self.heart = None;
+    }
+
+    fn heart(&self) -> &Heart {
+        self.heart.as_ref().unwrap()
+    }
+
+    /// Waits until it has been told of this node's end.
+    async fn told_of(&self, dead: &str) {
+        eventually(&format!("the end of {dead} is told"), || async {
+            self.heart().dead().iter().any(|told| told == dead)
+        })
+        .await;
+    }
+}
+
 /// Takes a dead node out of all its rooms, as far as `rooms_of` names them; gives the steps that said that users are
 /// away, and the rooms.
 async fn bury(node: &Node, dead: &str, most: usize) -> (usize, Vec<RoomId>) {
@@ -179,10 +216,12 @@ async fn a_node_that_stops_is_taken_out_once() {
     const CROWD: u64 = 1_000;
     const ELSEWHERE: u64 = 100;
     let ward = Ward::new();
-    let (a, b, c) = (ward.node("a").await, ward.node("b").await, ward.node("c").await);
-    let dead = a.store.instance();
-    let name = dead.strip_prefix("a~").unwrap();
-    assert!(name.len() == 8 && dead.as_ref() != b.store.instance().as_ref());
+    let (mut a, b, c) = (ward.node("a").await, ward.node("b").await, ward.node("c").await);
+    let dead = a.name();
+    assert!(
+        dead.strip_prefix("a~").is_some_and(|rest| rest.len() == 8),
+        "{dead}"
+    );
     let big = new_room();
     let epoch = fill(&a, &big, 0..CROWD).await;
     let other = (0..ELSEWHERE).map(|n| enter(&format!("u{n}"), 10_000 + n));
@@ -198,11 +237,10 @@ async fn a_node_that_stops_is_taken_out_once() {
     let record = ward.ask(&["HGET", &format!("room:{{{big}}}:users"), "u0"]);
     assert!(record.contains(&format!("\"{dead}\"")), "{record}");
 
-    // From here on nothing is heard of it.
-    let hearts = [Heart::of(&b), Heart::of(&c)];
-    let reports = || hearts.iter().flat_map(Heart::dead).collect::<Vec<_>>();
+    a.silence();
+    let reports = || [&b, &c].map(|node| node.heart().dead()).concat();
     eventually("its end is told", || async { !reports().is_empty() }).await;
-    let finder = if hearts[0].dead().is_empty() { &c } else { &b };
+    let finder = if b.heart().dead().is_empty() { &c } else { &b };
     let (steps, mut named) = bury(finder, &dead, 5).await;
     let told = events(&b, &big, &epoch).await;
     let (users, count) = away(&told);
@@ -236,10 +274,10 @@ async fn a_node_that_stops_is_taken_out_once() {
     rooms.sort_unstable();
     assert_eq!(named, rooms);
     // Told once, to one of them, and forgotten.
-    for heart in &hearts {
-        heart.more(6).await;
+    for node in [&b, &c] {
+        node.heart().more(6).await;
     }
-    assert_eq!(reports(), [dead.to_string()]);
+    assert_eq!(reports(), std::slice::from_ref(&dead));
     ward.assert_gone(&dead, &rooms);
     assert!(c.store.rooms_of(&dead, 5).await.unwrap().is_empty());
     ward.assert_gone(&dead, &rooms);
@@ -253,15 +291,15 @@ async fn the_taking_out_in_a_room_that_counts_makes_no_events() {
         grace: Duration::from_millis(100),
         ..StoreLimits::default()
     };
-    let a = ward.node_with("a", limits.clone()).await;
+    let mut a = ward.node_with("a", limits.clone()).await;
     let b = ward.node_with("b", limits).await;
     let room = new_room();
     let epoch = fill(&a, &room, 0..50).await;
     let seq = b.joined(&room, enter("w", 900)).await.seq;
     b.store.subscribe(&room).await.unwrap();
-    let heart = Heart::of(&b);
-    eventually("its end is told", || async { !heart.dead().is_empty() }).await;
-    bury(&b, &a.store.instance(), 10).await;
+    a.silence();
+    b.told_of(&a.name()).await;
+    bury(&b, &a.name(), 10).await;
     let picture = b.picture(&room).await;
     assert_eq!((&picture["seq"], &picture["members"]), (&json!(seq), &json!(51)));
     // All of them leave; then there are few enough to be told again.
@@ -283,41 +321,40 @@ async fn the_taking_out_in_a_room_that_counts_makes_no_events() {
 async fn what_an_undertaker_leaves_is_done_by_another() {
     const CROWD: u64 = 1_000;
     let ward = Ward::new();
-    let (a, b, c) = (ward.node("a").await, ward.node("b").await, ward.node("c").await);
+    let (mut a, b, c) = (ward.node("a").await, ward.node("b").await, ward.node("c").await);
     let (big, small, own) = (new_room(), new_room(), new_room());
-    let dead = a.store.instance();
+    let dead = a.name();
     let epoch = fill(&a, &big, 0..CROWD).await;
     let second = fill(&a, &small, 0..3).await;
     let third = fill(&b, &own, 0..3).await;
     c.apply(&own, (0..3).map(|n| enter(&format!("u{n}"), 10 + n)).collect())
         .await;
+    a.silence();
     // The first to be told begins, and ends in the middle of it.
-    let mut hearts = vec![(&b, Heart::of(&b)), (&c, Heart::of(&c))];
-    let told = |hearts: &[(&Arc<Node>, Heart)]| hearts.iter().position(|(_, heart)| !heart.dead().is_empty());
-    eventually("its end is told", || async { told(&hearts).is_some() }).await;
-    let (first, _) = hearts.remove(told(&hearts).unwrap());
-    let (last, heart) = hearts.remove(0);
+    let told = |nodes: &[Living]| nodes.iter().position(|node| !node.heart().dead().is_empty());
+    let mut nodes = vec![b, c];
+    eventually("its end is told", || async { told(&nodes).is_some() }).await;
+    let mut first = nodes.remove(told(&nodes).unwrap());
+    let last = nodes.remove(0);
     let rooms = first.store.rooms_of(&dead, 10).await.unwrap();
     assert_eq!(rooms.len(), 2);
     let step = Op::Bury {
-        node: dead.to_string(),
+        node: dead.clone(),
         cursor: String::new(),
     };
     buried(&first.one(&big, step).await);
+    first.silence();
     // The time for which it was given to the first is over.
     ward.ask(&["ZADD", "nodes", "XX", "1", &format!("!{dead}")]);
-    let both = [dead.to_string(), first.store.instance().to_string()];
+    let both = [dead, first.name()];
     for one in &both {
-        eventually("its end is told to the other", || async {
-            heart.dead().contains(one)
-        })
-        .await;
+        last.told_of(one).await;
     }
     for one in &both {
-        bury(last, one, 10).await;
+        bury(&last, one, 10).await;
     }
     for (room, epoch, users) in [(&big, &epoch, CROWD), (&small, &second, 3), (&own, &third, 0)] {
-        let (told, _) = away(&events(last, room, epoch).await);
+        let (told, _) = away(&events(&last, room, epoch).await);
         assert_eq!(told.len() as u64, users);
         assert!(told.values().all(|times| *times == 1));
     }
@@ -328,25 +365,22 @@ async fn what_an_undertaker_leaves_is_done_by_another() {
     for one in &both {
         ward.assert_gone(one, &[big.clone(), small.clone(), own.clone()]);
     }
-    assert_eq!(
-        ward.ask(&["ZRANGE", "nodes", "0", "-1"]),
-        last.store.instance().as_ref()
-    );
+    assert_eq!(ward.ask(&["ZRANGE", "nodes", "0", "-1"]), last.name());
 }
 
 #[tokio::test]
 async fn a_node_that_lives_on_without_its_lease_says_who_is_here() {
     let ward = Ward::new();
-    let (a, b) = (ward.node("a").await, ward.node("b").await);
+    let (mut a, b) = (ward.node("a").await, ward.node("b").await);
     let (room, late) = (new_room(), new_room());
-    let first = a.store.instance();
+    let first = a.name();
     let replies = a
         .apply(&room, vec![enter("u1", 1), enter("u2", 2), enter("u3", 3)])
         .await;
     let epoch = joined(&replies[0]).epoch;
     b.joined(&room, enter("u3", 13)).await;
-    let heart = Heart::of(&b);
-    eventually("its end is told", || async { !heart.dead().is_empty() }).await;
+    a.silence();
+    b.told_of(&first).await;
     bury(&b, &first, 10).await;
     ward.assert_gone(&first, std::slice::from_ref(&room));
     // It does not know yet, and goes on for a while.
@@ -356,7 +390,7 @@ async fn a_node_that_lives_on_without_its_lease_says_who_is_here() {
 
     let found = beat(&a).await;
     assert!(found.lost && found.dead.is_empty(), "{found:?}");
-    let second = a.store.instance();
+    let second = a.name();
     assert!(second != first && second.starts_with("a~"), "{second}");
     let back = come_back(&[("u1", 1), ("u2", 2), ("u3", 3), ("u5", 5)]);
     assert_eq!(a.ack(&room, back).await, json!({}));
@@ -377,26 +411,21 @@ async fn a_node_that_lives_on_without_its_lease_says_who_is_here() {
     assert_eq!(events(&a, &late, &before).await.len(), 1);
     assert!(!beat(&a).await.lost);
     // It is as if it had never been another: its second end takes all of them out, and nobody else.
-    let heart_of_a = Heart::of(&a);
-    heart.more(8).await;
-    heart_of_a.more(8).await;
-    drop(heart_of_a);
-    eventually("its second end is told", || async {
-        heart.dead().contains(&second.to_string())
-    })
-    .await;
+    a.heart = Some(Heart::of(&a.node));
+    a.heart().more(8).await;
+    a.silence();
+    b.told_of(&second).await;
     bury(&b, &second, 10).await;
     let told = events(&b, &room, &epoch).await;
     assert_eq!(sorted(told.last().unwrap()), json!({"away": ["u1", "u2", "u5"]}));
     assert_eq!(b.picture(&late).await["users"][0]["status"], "away");
     // The name that it had meanwhile is not left either.
     eventually("nothing names it", || async {
-        for dead in heart.dead() {
+        for dead in b.heart().dead() {
             bury(&b, &dead, 10).await;
         }
-        ward.ask(&["KEYS", "node:*"])
-            .lines()
-            .all(|key| key.contains(&*b.store.instance()))
+        let keys = ward.ask(&["KEYS", "node:*"]);
+        keys.lines().all(|key| key.contains(&b.name()))
     })
     .await;
     for name in [&first, &second] {
@@ -408,18 +437,21 @@ async fn a_node_that_lives_on_without_its_lease_says_who_is_here() {
 #[tokio::test]
 async fn what_a_node_does_after_its_end_is_taken_out_too() {
     let ward = Ward::new();
-    let (a, b) = (ward.node("a").await, ward.node("b").await);
+    let (mut a, b) = (ward.node("a").await, ward.node("b").await);
     let (room, late) = (new_room(), new_room());
-    let name = a.store.instance();
+    let name = a.name();
     a.joined(&room, enter("u1", 1)).await;
-    let heart = Heart::of(&b);
-    eventually("its end is told", || async { !heart.dead().is_empty() }).await;
+    a.silence();
+    b.told_of(&name).await;
     bury(&b, &name, 10).await;
     a.joined(&late, enter("u2", 2)).await;
     a.joined(&room, enter("u3", 3)).await;
-    let count = heart.dead().len();
-    eventually("its end is told again", || async { heart.dead().len() > count }).await;
-    let dead = heart.dead().pop().unwrap();
+    let count = b.heart().dead().len();
+    eventually("its end is told again", || async {
+        b.heart().dead().len() > count
+    })
+    .await;
+    let dead = b.heart().dead().pop().unwrap();
     bury(&b, &dead, 10).await;
     for (room, id) in [(&late, "u2"), (&room, "u3")] {
         let listed = b.ack(room, list(None, 10)).await;
@@ -433,30 +465,30 @@ async fn what_a_node_does_after_its_end_is_taken_out_too() {
 #[tokio::test]
 async fn a_node_that_resigns_is_not_missed() {
     let ward = Ward::new();
-    let (a, b) = (ward.node("a").await, ward.node("b").await);
-    let (name, room) = (a.store.instance(), new_room());
+    let (mut a, b) = (ward.node("a").await, ward.node("b").await);
+    let (name, room) = (a.name(), new_room());
     a.store.subscribe(&room).await.unwrap();
     a.joined(&room, enter("u1", 1)).await;
     a.ack(&room, lose("u1", 1)).await;
     a.store.unsubscribe(&room);
+    a.silence();
     a.store.resign().await;
     ward.assert_gone(&name, &[room]);
-    let heart = Heart::of(&b);
     // Longer than its lease.
-    heart.more(8).await;
-    assert_eq!(heart.dead(), [""; 0]);
+    b.heart().more(8).await;
+    assert_eq!(b.heart().dead(), [""; 0]);
 }
 
 /// It could not take its own connections out.
 #[tokio::test]
 async fn what_a_node_that_resigns_leaves_is_taken_out() {
     let ward = Ward::new();
-    let (a, b) = (ward.node("a").await, ward.node("b").await);
-    let (name, room) = (a.store.instance(), new_room());
+    let (mut a, b) = (ward.node("a").await, ward.node("b").await);
+    let (name, room) = (a.name(), new_room());
     let epoch = a.joined(&room, enter("u1", 1)).await.epoch;
+    a.silence();
     a.store.resign().await;
-    let heart = Heart::of(&b);
-    eventually("its end is told", || async { heart.dead() == [name.to_string()] }).await;
+    b.told_of(&name).await;
     bury(&b, &name, 10).await;
     let told: Vec<_> = events(&b, &room, &epoch).await.iter().map(sorted).collect();
     assert_eq!(told, [json!({"joined": ["u1"]}), json!({"away": ["u1"]})]);
@@ -468,14 +500,12 @@ async fn a_node_started_again_is_another_one() {
     let ward = Ward::new();
     let (first, room) = (ward.node("a").await, new_room());
     let epoch = first.joined(&room, enter("u1", 1)).await.epoch;
-    let dead = first.store.instance();
+    let dead = first.name();
     drop(first);
     let again = ward.node("a").await;
-    assert_ne!(again.store.instance(), dead);
+    assert_ne!(again.name(), dead);
     // Its own past is another's end, and a connection of the same number is not the same.
-    let heart = Heart::of(&again);
-    eventually("its end is told", || async { !heart.dead().is_empty() }).await;
-    assert_eq!(heart.dead(), [dead.to_string()]);
+    again.told_of(&dead).await;
     again.joined(&room, enter("u2", 2)).await;
     bury(&again, &dead, 10).await;
     let told: Vec<_> = events(&again, &room, &epoch).await.iter().map(sorted).collect();
@@ -503,11 +533,14 @@ async fn many_silent_nodes_are_shared_out() {
         silent.push(node);
     }
     let (b, c) = (ward.node("b").await, ward.node("c").await);
-    let hearts = [Heart::of(&b), Heart::of(&c)];
+    let mut expected: Vec<_> = silent.iter().map(Living::name).collect();
+    for node in &mut silent {
+        node.silence();
+    }
     let mut done: Vec<String> = Vec::new();
     eventually("all ends are told", async || {
-        for (node, heart) in [&b, &c].into_iter().zip(&hearts) {
-            for dead in heart.dead() {
+        for node in [&b, &c] {
+            for dead in node.heart().dead() {
                 if !done.contains(&dead) {
                     bury(node, &dead, 10).await;
                     done.push(dead);
@@ -517,10 +550,6 @@ async fn many_silent_nodes_are_shared_out() {
         done.len() == silent.len()
     })
     .await;
-    let mut expected: Vec<_> = silent
-        .iter()
-        .map(|node| node.store.instance().to_string())
-        .collect();
     expected.sort_unstable();
     done.sort_unstable();
     assert_eq!(done, expected);
