@@ -539,8 +539,8 @@ async fn a_node_that_stops_leaves_nothing_behind() {
     let envs = [
         ("PRESENCE_GRACE_SECONDS", "2"),
         ("SWEEP_INTERVAL_SECONDS", "1"),
-        // Nobody waits for its end.
-        ("NODE_LEASE_SECONDS", "60"),
+        // Longer than it takes to say so.
+        ("NODE_LEASE_SECONDS", "10"),
     ];
     let mut cluster = Cluster::start(Store::Redis, 2, &envs).await;
     let mut users = Vec::new();
@@ -550,8 +550,14 @@ async fn a_node_that_stops_leaves_nothing_behind() {
         users.push(client);
     }
     let mut watcher = Watcher::join(&cluster, 1, "w", ROOM).await;
+    let start = Instant::now();
     cluster.gateways[0].terminate();
     cluster.gateways[0].ended(DEADLINE).await;
+    while watcher.lines().len() < 3 {
+        watcher.step().await;
+    }
+    let taken = start.elapsed();
+    assert!(taken < Duration::from_secs(8), "{taken:?}");
     only_living(cluster.redis.as_ref().unwrap(), &["gw-2"], &[ROOM]).await;
     for user in ["a", "b", "c"] {
         watcher.until(&format!("left {user}")).await;
