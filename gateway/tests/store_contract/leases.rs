@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use roomgate::store::{
-    Beat, EventSink, Op, StoreLimits,
+    Beat, EventSink, Op, Readiness, Store as _, StoreLimits,
     redis::{RedisConfig, RedisStore},
 };
 use roomgate_shared::ids::{NodeId, RoomId};
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::{
     harness::*,
@@ -460,6 +460,74 @@ async fn what_a_node_does_after_its_end_is_taken_out_too() {
         assert_eq!(it["status"], "away", "{it}");
     }
     ward.assert_gone(&dead, &[room, late]);
+}
+
+/// A node can be asked as soon as it is ready; whatever it is asked then, its lease comes first.
+#[tokio::test]
+async fn who_enters_at_the_first_moment_is_not_taken_for_gone() {
+    let ward = Ward::new();
+    for round in 0..20 {
+        let config = RedisConfig {
+            node: NodeId::new(format!("n{round}")).unwrap(),
+            lease: PATIENCE,
+            ..config(&ward.server.url(), 0, StoreLimits::default())
+        };
+        let sink = Arc::<Recorder>::default() as Arc<dyn EventSink>;
+        let store = RedisStore::new(config, sink).unwrap();
+        let first = async {
+            while store.readiness() != Readiness::Ready {
+                tokio::task::yield_now().await;
+            }
+            let room = new_room();
+            store.apply(&room, vec![enter("u1", 1)]).await.unwrap();
+        };
+        let (booted, ()) = tokio::join!(store.boot(PATIENCE), first);
+        booted.unwrap();
+        let nodes = ward.ask(&["ZRANGE", "nodes", "0", "-1"]);
+        assert!(nodes.contains(&*store.instance()), "{nodes}");
+        assert!(!nodes.contains('!'), "a living node is to be taken out: {nodes}");
+        store.resign().await;
+        ward.ask(&["DEL", "nodes"]);
+    }
+}
+
+/// The same where a node finds its lease lost and takes another one, while members enter.
+#[tokio::test]
+async fn who_enters_while_a_lease_is_found_lost_is_not_taken_for_gone() {
+    let ward = Ward::new();
+    let mut a = ward.node("a").await;
+    a.silence();
+    for round in 0..20 {
+        // Somebody has taken it out, and is done with it.
+        ward.ask(&["DEL", "nodes"]);
+        let mut entering = JoinSet::new();
+        let enter_some = |entering: &mut JoinSet<()>| {
+            for number in 0..10 {
+                let (node, room) = (Arc::clone(&a.node), new_room());
+                entering.spawn(async move {
+                    node.joined(&room, enter("u1", number)).await;
+                });
+            }
+        };
+        enter_some(&mut entering);
+        let before = a.name();
+        let beating = tokio::spawn({
+            let node = Arc::clone(&a.node);
+            async move { beat(&node).await }
+        });
+        // As soon as it goes by another name.
+        while a.name() == before {
+            tokio::task::yield_now().await;
+        }
+        enter_some(&mut entering);
+        entering.join_all().await;
+        assert!(beating.await.unwrap().lost, "round {round}");
+        let nodes = ward.ask(&["ZRANGE", "nodes", "0", "-1"]);
+        let names: Vec<_> = nodes.lines().collect();
+        assert!(names.contains(&a.name().as_str()), "{names:?}");
+        let taken_out = format!("!{}", a.name());
+        assert!(!names.contains(&taken_out.as_str()), "{names:?}");
+    }
 }
 
 #[tokio::test]

@@ -355,10 +355,9 @@ pub(crate) async fn who_is_back_before_the_sweep_stays<B: Backend>() {
         .await;
     let epoch = joined(&replies[0]).epoch;
     node.apply(&room, vec![lose("u1", 1), lose("u2", 2)]).await;
-    eventually("both are due", || async {
-        node.claim(10, LONG).await == [room.clone()]
-    })
-    .await;
+    let lost = events(node, &room, &epoch).await;
+    let end = times(&lost, "away", "u2")[0] + ms(GRACE);
+    eventually("both are due", || async { node.store.now_ms() > end }).await;
     node.joined(&room, enter("u1", 3)).await;
     assert_eq!(node.sweep(&room).await.left, 1);
     // Its next absence has a grace of its own.
