@@ -1,14 +1,18 @@
 //! One suite over every store: what `roomgate::store` promises. And, over Redis alone, what Redis must look like
-//! inside, and what happens when it is damaged, emptied, deaf or away.
+//! inside, what happens when it is damaged, emptied, deaf or away, and what becomes of nodes that end without a word.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "store_contract/commands.rs"]
 mod commands;
+#[path = "store_contract/counts.rs"]
+mod counts;
 #[path = "store_contract/events.rs"]
 mod events;
 #[path = "store_contract/harness.rs"]
 mod harness;
+#[path = "store_contract/leases.rs"]
+mod leases;
 #[path = "store_contract/log.rs"]
 mod log;
 #[path = "store_contract/members.rs"]
@@ -19,6 +23,10 @@ mod messages;
 mod on_memory;
 #[path = "store_contract/on_redis.rs"]
 mod on_redis;
+#[path = "store_contract/paused.rs"]
+mod paused;
+#[path = "store_contract/positions.rs"]
+mod positions;
 #[path = "store_contract/presence.rs"]
 mod presence;
 #[path = "store_contract/property.rs"]
@@ -36,6 +44,8 @@ mod redis_server;
 mod rollback;
 #[path = "store_contract/state.rs"]
 mod state;
+#[path = "store_contract/sweep.rs"]
+mod sweep;
 
 /// The suite for one kind of store, as tests of a module.
 macro_rules! contract {
@@ -65,6 +75,20 @@ macro_rules! contract {
                     a_command_that_changed_nothing_is_remembered_too,
                     many_commands_at_once_are_remembered, commands_are_forgotten_after_their_time,
                     heads_tell_where_rooms_stand;
+                sweep: users_leave_after_their_grace_and_not_before, nothing_is_handed_out_before_it_is_due,
+                    a_sweep_says_when_something_is_due_again, what_is_due_is_claimed_once,
+                    a_claim_that_nothing_follows_comes_again, a_loss_does_not_end_a_claim, a_thousand_due_users_are_announced_once_each,
+                    a_sweep_that_dies_midway_is_finished_by_another, who_is_back_before_the_sweep_stays,
+                    old_messages_go_by_a_sweep, a_room_with_members_is_looked_at_once_a_grace,
+                    a_room_that_ended_is_not_handed_out_for_ever, who_was_taken_for_gone_returns,
+                    who_is_active_is_seen;
+                counts: a_room_with_too_many_members_counts, below_four_fifths_everybody_is_named,
+                    a_sweep_may_end_the_counting, a_batch_may_begin_and_end_the_counting,
+                    a_room_may_be_told_to_count, members_of_a_room_that_counts_are_listed,
+                    a_resume_in_a_room_that_counts_brings_the_number;
+                positions: a_position_stands_in_every_record, a_position_goes_with_its_user,
+                    a_resume_brings_positions, many_positions_at_once,
+                    a_resume_in_a_room_that_counts_brings_no_positions;
                 property: replaying_events_gives_the_picture;
             }
         }

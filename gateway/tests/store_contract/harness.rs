@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use roomgate::store::{
-    Done, EventSink, Join, Joined, Op, Refusal, Reply, SharedStore, StoreLimits,
+    Buried, Done, EventSink, Join, Joined, Op, Refusal, Reply, Returning, SharedStore, StoreLimits, Swept,
     payload::{self, Payload},
 };
 use roomgate_shared::{
@@ -34,8 +34,19 @@ pub(crate) trait Backend {
     const NODES: usize;
     /// Whether a node hears of rooms that it has not subscribed to. They are for the sink to pass over.
     const HEARS_ALL: bool;
+    /// What the nodes of one test share, and those of another do not.
+    type World;
+    /// One with nothing in it.
+    fn world() -> Self::World;
     /// Node number `index`, ready, with this sink and these limits.
     fn store(
+        index: usize,
+        limits: StoreLimits,
+        sink: Arc<dyn EventSink>,
+    ) -> impl Future<Output = SharedStore>;
+    /// The same in a world of its own.
+    fn store_in(
+        world: &Self::World,
         index: usize,
         limits: StoreLimits,
         sink: Arc<dyn EventSink>,
@@ -65,6 +76,31 @@ pub(crate) async fn node_number<B: Backend>(index: usize, limits: StoreLimits) -
     Node {
         store: B::store(index, limits, sink).await,
         heard,
+    }
+}
+
+/// Nodes that share their store with no other test: what is due there is this test's.
+pub(crate) struct Apart<B: Backend> {
+    nodes: Vec<Node>,
+    _world: B::World,
+}
+
+/// As many nodes as the store can have, in a world of their own.
+pub(crate) async fn apart<B: Backend>(limits: StoreLimits) -> Apart<B> {
+    let (world, mut nodes) = (B::world(), Vec::new());
+    for index in 0..B::NODES {
+        let heard = Arc::new(Recorder::default());
+        let sink = Arc::clone(&heard) as Arc<dyn EventSink>;
+        let store = B::store_in(&world, index, limits.clone(), sink).await;
+        nodes.push(Node { store, heard });
+    }
+    Apart { nodes, _world: world }
+}
+
+impl<B: Backend> Apart<B> {
+    /// The node of this number, or of the rest of its division by their number.
+    pub(crate) fn node(&self, number: usize) -> &Node {
+        &self.nodes[number % self.nodes.len()]
     }
 }
 
@@ -142,6 +178,17 @@ impl Recorder {
         out
     }
 
+    /// The numbers of members that were published of a room, in the order in which they came.
+    pub(crate) fn counts(&self, room: &RoomId) -> Vec<u64> {
+        let mut out = Vec::new();
+        for bytes in self.payloads(room) {
+            if let Some(Payload::Occupancy { members }) = payload::parse(&bytes) {
+                out.push(members);
+            }
+        }
+        out
+    }
+
     /// Waits until the room's event `seq` has come.
     pub(crate) async fn until(&self, room: &RoomId, seq: u64) {
         eventually(&format!("event {seq} of {room}"), || async {
@@ -180,6 +227,18 @@ impl Node {
         joined(&self.one(room, op).await)
     }
 
+    /// Does what is due in a room.
+    pub(crate) async fn sweep(&self, room: &RoomId) -> Swept {
+        swept(&self.one(room, Op::Sweep).await)
+    }
+
+    /// Rooms in which something is due.
+    pub(crate) async fn claim(&self, most: usize, claim: Duration) -> Vec<RoomId> {
+        let rooms = self.store.claim_due(most, claim).await.unwrap();
+        assert!(rooms.len() <= most);
+        rooms
+    }
+
     /// The room as a newcomer sees it; changes nothing.
     pub(crate) async fn picture(&self, room: &RoomId) -> Value {
         let since = Since {
@@ -208,6 +267,26 @@ pub(crate) fn joined(reply: &Reply) -> Joined {
         Ok(Done::Joined(joined)) => joined.clone(),
         Ok(Done::Ack(_) | Done::Again(_) | Done::Swept(_) | Done::Buried(_)) | Err(_) => {
             panic!("no join: {reply:?}")
+        }
+    }
+}
+
+/// A reply that must be that of a sweep.
+pub(crate) fn swept(reply: &Reply) -> Swept {
+    match reply {
+        Ok(Done::Swept(swept)) => swept.clone(),
+        Ok(Done::Ack(_) | Done::Again(_) | Done::Joined(_) | Done::Buried(_)) | Err(_) => {
+            panic!("no sweep: {reply:?}")
+        }
+    }
+}
+
+/// A reply that must be that of a step of [`Op::Bury`].
+pub(crate) fn buried(reply: &Reply) -> Buried {
+    match reply {
+        Ok(Done::Buried(buried)) => buried.clone(),
+        Ok(Done::Ack(_) | Done::Again(_) | Done::Joined(_) | Done::Swept(_)) | Err(_) => {
+            panic!("nobody buried: {reply:?}")
         }
     }
 }
@@ -285,6 +364,35 @@ pub(crate) fn lose(id: &str, number: u64) -> Op {
         user: user(id),
         connection: connection(number),
         leaving: false,
+    }
+}
+
+/// The return of connections of this node: user ids and numbers.
+pub(crate) fn come_back(members: &[(&str, u64)]) -> Op {
+    let returning = |&(id, number): &(&str, u64)| Returning {
+        user: user(id),
+        name: format!("<{id}>"),
+        connection: connection(number),
+    };
+    Op::Return {
+        members: members.iter().map(returning).collect(),
+    }
+}
+
+/// Last positions: user ids and JSON texts.
+pub(crate) fn positions(of: &[(&str, &str)]) -> Op {
+    let positions = of
+        .iter()
+        .map(|(id, text)| (user(id), JsonText::from_trusted(*text)))
+        .collect();
+    Op::Positions { positions }
+}
+
+/// The first members in the order of their ids.
+pub(crate) fn list(cursor: Option<&str>, limit: usize) -> Op {
+    Op::UsersList {
+        cursor: cursor.map(str::to_owned),
+        limit,
     }
 }
 

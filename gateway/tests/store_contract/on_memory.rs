@@ -13,7 +13,20 @@ impl Backend for Memory {
     const NODES: usize = 1;
     const HEARS_ALL: bool = true;
 
+    type World = ();
+
+    fn world() -> Self::World {}
+
     async fn store(_index: usize, limits: StoreLimits, sink: Arc<dyn EventSink>) -> SharedStore {
+        MemoryStore::new(limits, sink)
+    }
+
+    async fn store_in(
+        _world: &Self::World,
+        _index: usize,
+        limits: StoreLimits,
+        sink: Arc<dyn EventSink>,
+    ) -> SharedStore {
         MemoryStore::new(limits, sink)
     }
 }

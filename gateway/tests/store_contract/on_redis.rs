@@ -33,9 +33,9 @@ pub(crate) fn config(url: &str, index: usize, limits: StoreLimits) -> RedisConfi
         max_retries: 10,
         retry_delay: Duration::from_millis(50),
         wait_replicas: 0,
+        lease: Duration::from_secs(10),
         node: NodeId::new(format!("gw-{}-{index}", std::process::id())).unwrap(),
         limits,
-        lease: Duration::from_secs(10),
     }
 }
 
@@ -43,11 +43,34 @@ impl Backend for Redis {
     const NODES: usize = 3;
     const HEARS_ALL: bool = false;
 
+    /// A server of one test's own.
+    type World = RedisServer;
+
+    fn world() -> Self::World {
+        RedisServer::start()
+    }
+
     async fn store(index: usize, limits: StoreLimits, sink: Arc<dyn EventSink>) -> SharedStore {
-        let store = RedisStore::new(config(&server().url(), index, limits), sink).unwrap();
+        Self::store_in(server(), index, limits, sink).await
+    }
+
+    async fn store_in(
+        world: &Self::World,
+        index: usize,
+        limits: StoreLimits,
+        sink: Arc<dyn EventSink>,
+    ) -> SharedStore {
+        let store = RedisStore::new(config(&world.url(), index, limits), sink).unwrap();
         store.boot(PATIENCE).await.unwrap();
         store
     }
+}
+
+/// The key of a room's part.
+fn part_of(room: &RoomId, part: &str) -> String {
+    let keys = keys::room(room);
+    let end = format!("}}:{part}");
+    keys.iter().find(|key| key.ends_with(&end)).unwrap().clone()
 }
 
 fn exists(key: &str) -> bool {
@@ -57,9 +80,18 @@ fn exists(key: &str) -> bool {
 /// Every key of the room has its type, and a life between `least` and `most` seconds.
 fn check_keys(room: &RoomId, least: i64, most: i64) {
     let kinds = [
-        "hash", "hash", "hash", "zset", "zset", "hash", "zset", "hash", "hash", "zset", "hash",
+        ("meta", "hash"),
+        ("state", "hash"),
+        ("users", "hash"),
+        ("seen", "zset"),
+        ("messages", "zset"),
+        ("message", "hash"),
+        ("log", "zset"),
+        ("away", "zset"),
+        ("positions", "hash"),
     ];
-    for (key, kind) in keys::room(room).iter().zip(kinds) {
+    for (part, kind) in kinds {
+        let key = &part_of(room, part);
         if exists(key) {
             assert_eq!(server().ask(&["TYPE", key]).trim(), kind, "{key}");
             let life: i64 = server().ask(&["PTTL", key]).trim().parse().unwrap();
@@ -67,8 +99,11 @@ fn check_keys(room: &RoomId, least: i64, most: i64) {
         }
     }
     let listed = server().ask(&["KEYS", &format!("room:{{{room}}}:*")]);
+    let known = keys::room(room);
     for key in listed.lines().filter(|line| !line.is_empty()) {
-        assert!(keys::room(room)[..11].iter().any(|known| known == key), "{key}");
+        let life: i64 = server().ask(&["PTTL", key]).trim().parse().unwrap();
+        assert!(life > 0, "{key} has no life");
+        assert!(known.iter().any(|known| known == key), "{key}");
     }
 }
 
@@ -85,8 +120,20 @@ async fn every_key_has_a_life_after_every_operation() {
         patch(&[], &["a"]),
         patch(&[("a", "1")], &[]),
         broadcast("u1", "{}"),
+        positions(&[("u1", "{\"x\":1}")]),
+        positions(&[("u1", "{\"x\":2}")]),
+        lose("u1", 1),
+        Op::Sweep,
+        come_back(&[("u1", 1)]),
         lose("u1", 1),
         enter("u1", 1),
+        Op::Active {
+            users: vec![user("u1")],
+        },
+        Op::Bury {
+            node: "gone~00000000".to_owned(),
+            cursor: String::new(),
+        },
         leave("u1", 1),
         enter("u2", 2),
         state(None),
@@ -103,6 +150,8 @@ async fn every_key_has_a_life_after_every_operation() {
         leave("u2", 2),
         patch(&[], &["a"]),
         enter("u3", 3),
+        positions(&[("u3", "{\"x\":1}")]),
+        lose("u3", 3),
         patch(&[("b", "1")], &[]),
     ];
     for op in after {
@@ -170,7 +219,7 @@ async fn messages_past_retention_are_purged() {
     node.joined(&room, enter("u1", 1)).await;
     node.apply(&room, (0..40).map(|_| send("u1", "1")).collect())
         .await;
-    let [_, _, _, _, messages, message, ..] = keys::room(&room);
+    let [messages, message] = ["messages", "message"].map(|part| part_of(&room, part));
     eventually("old messages are gone from both keys", || async {
         node.apply(&room, (0..16).map(|_| broadcast("u1", "1")).collect())
             .await;
@@ -208,15 +257,26 @@ async fn what_is_left_of_a_room_without_meta_is_not_found_again() {
 async fn a_damaged_room_says_so_and_changes_nothing() {
     let (node, well) = (node::<Redis>().await, new_room());
     node.joined(&well, enter("u1", 1)).await;
-    for damaged in 0..7 {
+    let parts = [
+        "meta",
+        "state",
+        "users",
+        "seen",
+        "messages",
+        "message",
+        "log",
+        "away",
+        "positions",
+    ];
+    for part in parts {
         let room = new_room();
         node.apply(
             &room,
             vec![enter("u1", 1), send("u1", "1"), patch(&[("a", "1")], &[])],
         )
         .await;
-        let keys = keys::room(&room);
-        server().ask(&["SET", &keys[damaged], "damaged"]);
+        let (keys, damaged) = (keys::room(&room), part_of(&room, part));
+        server().ask(&["SET", &damaged, "damaged"]);
         let dump = || -> Vec<String> { keys.iter().map(|key| server().ask(&["DUMP", key])).collect() };
         let before = dump();
         // Everything that this key has to do with.
@@ -226,18 +286,16 @@ async fn a_damaged_room_says_so_and_changes_nothing() {
             send("u1", "2"),
             presence("u1", &[("a", "1")], &[]),
             history(None, None, 5),
-            Op::UsersList {
-                cursor: None,
-                limit: 5,
-            },
+            list(None, 5),
+            positions(&[("u1", "{\"x\":1}")]),
+            lose("u1", 1),
         ];
         let result = node.store.apply(&room, batch).await;
         assert!(
             matches!(result, Err(StoreError::Damaged(_))),
-            "{}: {result:?}",
-            keys[damaged]
+            "{damaged}: {result:?}"
         );
-        assert_eq!(dump(), before, "{}", keys[damaged]);
+        assert_eq!(dump(), before, "{damaged}");
     }
     for (field, junk) in [("seq", "x"), ("active", ""), ("end", "-"), ("version", "x")] {
         let room = new_room();

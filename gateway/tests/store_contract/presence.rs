@@ -7,13 +7,24 @@ use serde_json::{Value, json};
 use super::harness::*;
 
 /// What a presence event says, with users as their ids.
-fn said(event: &Value) -> Value {
+pub(crate) fn said(event: &Value) -> Value {
     let mut data = event["data"].clone();
     for part in ["joined", "updated"] {
         if let Some(users) = data.get_mut(part).and_then(Value::as_array_mut) {
             for user in users {
                 *user = user["id"].clone();
             }
+        }
+    }
+    data
+}
+
+/// The same, each list in order: what comes from a store's map has none.
+pub(crate) fn sorted(event: &Value) -> Value {
+    let mut data = said(event);
+    for list in data.as_object_mut().unwrap().values_mut() {
+        if let Some(list) = list.as_array_mut() {
+            list.sort_by_key(Value::to_string);
         }
     }
     data
@@ -75,10 +86,17 @@ pub(crate) async fn a_room_that_is_gone_refuses_everything<B: Backend>() {
         Op::Signal {
             payload: roomgate::store::payload::signal("u1", [], "{}"),
         },
-        Op::UsersList {
-            cursor: None,
-            limit: 5,
+        list(None, 5),
+        positions(&[("u1", "{}")]),
+        Op::Active {
+            users: vec![user("u1")],
         },
+        Op::Sweep,
+        Op::Bury {
+            node: "gone~00000000".to_owned(),
+            cursor: String::new(),
+        },
+        come_back(&[("u1", 1)]),
         Op::tail(since("x", 1)),
         Op::Join(Join {
             create: false,
