@@ -250,13 +250,13 @@ impl Gateway {
         logs: &Path,
         number: usize,
         redis: Option<&Redis>,
-        heartbeat_ms: u64,
+        settings: &[(&'static str, String)],
     ) -> Result<Self, Failure> {
         let options = GatewayOptions {
             number,
             port: 0,
             redis_url: redis.map(Redis::url),
-            settings: vec![("HEARTBEAT_MS", heartbeat_ms.to_string())],
+            settings: settings.to_vec(),
         };
         // The log of an earlier run; there need not be one.
         let _ = std::fs::remove_file(log_path(logs, &format!("gateway-{number}")));

@@ -103,6 +103,12 @@ pub enum Kind {
     Event,
     /// A durable event of coming and going.
     Presence,
+    /// How many there are, in a room that counts.
+    Occupancy,
+    /// Positions of members, merged.
+    Moves,
+    /// A signal.
+    Signal,
     /// Anything else.
     Other,
 }
@@ -123,6 +129,9 @@ pub fn kind(text: &[u8]) -> (Kind, usize) {
         b"presence" => Kind::Presence,
         b"error" => Kind::Error,
         b"welcome" => Kind::Welcome,
+        b"moves" => Kind::Moves,
+        b"signal" => Kind::Signal,
+        b"occupancy" => Kind::Occupancy,
         _ => Kind::Other,
     };
     (kind, len)

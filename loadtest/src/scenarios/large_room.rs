@@ -1,0 +1,214 @@
+//! What it costs to join a room of 10,000, beside what it costs to join a room of 10, and what the 10,000 are told.
+
+use std::time::Duration;
+
+use super::{Cluster, Family, Figure, Outcome, Scenario, Setup, StoreKind, fanout::OPEN_LIMIT};
+use crate::{
+    bars,
+    client::{Fleet, Load, Member, Template},
+    failure::Failure,
+    process::raise_descriptor_limit,
+    report::median,
+};
+
+const GATEWAYS: usize = 2;
+const SMALL: usize = 10;
+const LARGE: usize = 10_000;
+/// Joins measured of each kind.
+const JOINS: usize = 200;
+/// Rooms of 10 that one connection is in; it may be in so many.
+const ROOMS_A_CONNECTION: usize = 100;
+/// After a join nothing more must come for so long before what it used is read.
+const QUIET: Duration = Duration::from_millis(10);
+/// How long that may take, where other things go on.
+const QUIET_LIMIT: Duration = Duration::from_millis(20);
+const JOIN_LIMIT: Duration = Duration::from_secs(10);
+/// The large room's number; the small ones follow.
+const LARGE_ROOM: usize = 0;
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![Scenario::new(Family::LargeRoom, "large-room-redis", run)]
+}
+
+/// Members of the large room and joins of each kind; what makes it a room that counts.
+fn sizes(setup: &Setup) -> (usize, usize, Vec<(&'static str, String)>) {
+    if setup.quick {
+        return (150, 20, vec![("PRESENCE_FULL_MEMBERS", "100".to_owned())]);
+    }
+    (LARGE, JOINS, Vec::new())
+}
+
+fn run(setup: &Setup) -> Result<Outcome, Failure> {
+    raise_descriptor_limit();
+    let (large, joins, settings) = sizes(setup);
+    let cluster = Cluster::with_settings(setup, StoreKind::Redis, GATEWAYS, settings)?;
+    let mut fleet = cluster.fleet(1 + joins)?;
+    // Readers of the rooms of 10: each connection is in a hundred of them.
+    let mut members = Vec::new();
+    for first in (1..=joins).step_by(ROOMS_A_CONNECTION) {
+        let rooms = first..(first + ROOMS_A_CONNECTION).min(joins + 1);
+        members.extend((0..SMALL).map(|n| Member::reader(n % GATEWAYS, rooms.clone())));
+    }
+    fleet.open(members, OPEN_LIMIT)?;
+    // The one that writes at the end, so that everybody has something to be told.
+    let first = fleet.len();
+    let template = Template::message(fleet.room(LARGE_ROOM), 100);
+    let mut members = vec![Member::writer(0, LARGE_ROOM, template)];
+    members.extend((1..large).map(|n| Member::reader(n % GATEWAYS, LARGE_ROOM..LARGE_ROOM + 1)));
+    let opened = fleet.open(members, OPEN_LIMIT)?;
+    let joiner = |n: usize, room: usize| Member::reader(n % GATEWAYS, room..room + 1).waiting();
+    let to_small = fleet.len();
+    fleet.open((0..joins).map(|n| joiner(n, 1 + n)).collect(), OPEN_LIMIT)?;
+    let to_large = fleet.len();
+    fleet.open((0..joins).map(|n| joiner(n, LARGE_ROOM)).collect(), OPEN_LIMIT)?;
+    fleet.settle(Duration::from_millis(1_500), Duration::from_secs(20))?;
+
+    let small = Joins::measure(&cluster, &mut fleet, to_small, joins)?;
+    fleet.settle(Duration::from_millis(100), Duration::from_secs(5))?;
+    let before: Vec<_> = (first..first + large).map(|n| fleet.presence(n)).collect();
+    let big = Joins::measure(&cluster, &mut fleet, to_large, joins)?;
+    let told: Vec<_> = (first..first + large)
+        .zip(before)
+        .map(|(n, before)| {
+            let now = fleet.presence(n);
+            (now.events - before.events, now.counts - before.counts)
+        })
+        .collect();
+    // One message reaches every member, at the place behind the last that each has seen.
+    fleet.run(Load::Paced(1), Duration::from_millis(100))?;
+    fleet.drain()?;
+
+    let mut outcome = Outcome {
+        problems: fleet.problems(),
+        ..Outcome::default()
+    };
+    small.figures(SMALL, &mut outcome);
+    big.figures(large, &mut outcome);
+    ratios(&small, &big, &mut outcome);
+    storm(&told, big.wall, joins, &mut outcome);
+    outcome.figures.push(Figure::plain(
+        format!("{large} members opened and joined"),
+        "s",
+        opened.as_secs_f64(),
+        None,
+    ));
+    Ok(outcome)
+}
+
+/// What joins took and used, one value each.
+struct Joins {
+    /// From sending the join to its answer, ms.
+    times: Vec<f64>,
+    /// CPU of all gateways, µs.
+    gateways: Vec<f64>,
+    /// CPU of Redis, µs.
+    redis: Vec<f64>,
+    /// All of it together, seconds by the clock.
+    wall: f64,
+    /// CPU of all gateways over all of it, what came between the joins included: µs a join.
+    all_in: f64,
+}
+
+impl Joins {
+    /// One join after the other, of the connections from `first` on; what each used is read when nothing more comes.
+    fn measure(cluster: &Cluster, fleet: &mut Fleet, first: usize, count: usize) -> Result<Self, Failure> {
+        let micros = |time: Duration| time.as_secs_f64() * 1e6;
+        let mut joins = Self {
+            times: Vec::new(),
+            gateways: Vec::new(),
+            redis: Vec::new(),
+            wall: 0.0,
+            all_in: 0.0,
+        };
+        let started = cluster.fine_usage()?;
+        let mut last = started;
+        for connection in first..first + count {
+            let took = fleet.enter(connection, JOIN_LIMIT)?;
+            fleet.settle(QUIET, QUIET_LIMIT)?;
+            let now = cluster.fine_usage()?;
+            joins.times.push(took.as_secs_f64() * 1e3);
+            joins
+                .gateways
+                .push(micros(now.gateways.saturating_sub(last.gateways)));
+            joins.redis.push(micros(now.redis.saturating_sub(last.redis)));
+            last = now;
+        }
+        joins.wall = (last.at - started.at).as_secs_f64();
+        joins.all_in = micros(last.gateways.saturating_sub(started.gateways)) / count as f64;
+        Ok(joins)
+    }
+
+    fn figures(&self, members: usize, outcome: &mut Outcome) {
+        let mut add =
+            |label: String, unit, value| outcome.figures.push(Figure::plain(label, unit, value, None));
+        add(
+            format!("a join of a room of {members}, until its answer"),
+            "ms",
+            median(&self.times),
+        );
+        add(
+            format!("— gateways' CPU, of {members}"),
+            "µs",
+            median(&self.gateways),
+        );
+        add(format!("— Redis's CPU, of {members}"), "µs", median(&self.redis));
+        add(
+            format!(
+                "— gateways' CPU at {:.0} joins a second, all that was told meanwhile included, of {members}",
+                self.times.len() as f64 / self.wall
+            ),
+            "µs",
+            self.all_in,
+        );
+    }
+}
+
+fn ratios(small: &Joins, large: &Joins, outcome: &mut Outcome) {
+    let pairs = [
+        ("time until the answer", &small.times, &large.times),
+        ("gateways' CPU", &small.gateways, &large.gateways),
+        ("Redis's CPU", &small.redis, &large.redis),
+    ];
+    for (what, small, large) in pairs {
+        outcome.figures.push(Figure::plain(
+            format!("a join, large : small, {what}"),
+            "×",
+            median(large) / median(small),
+            Some(bars::LARGE_JOIN),
+        ));
+    }
+}
+
+/// What each member of the large room was told while others joined: events, counts.
+fn storm(told: &[(u64, u64)], wall: f64, joins: usize, outcome: &mut Outcome) {
+    let events: u64 = told.iter().map(|&(events, _)| events).sum();
+    let most = told.iter().map(|&(_, counts)| counts).max().unwrap_or(0);
+    let least = told.iter().map(|&(_, counts)| counts).min().unwrap_or(0);
+    if events > 0 {
+        outcome.problems.push(format!(
+            "{events} presence events came to members of a room that counts"
+        ));
+    }
+    if least == 0 {
+        outcome
+            .problems
+            .push("a member was not told how many there are".to_owned());
+    }
+    let mut add =
+        |label: String, unit, value, bar| outcome.figures.push(Figure::plain(label, unit, value, bar));
+    // Of n frames, n - 1 times lie between them.
+    add(
+        format!(
+            "`occupancy` frames a member and second while {joins} join in {wall:.0} s, the member with most"
+        ),
+        "/s",
+        most.saturating_sub(1) as f64 / wall,
+        Some(bars::OCCUPANCY_FRAMES),
+    );
+    add(
+        "— `presence` events meanwhile, all members together".to_owned(),
+        "",
+        events as f64,
+        None,
+    );
+}
