@@ -185,6 +185,7 @@ impl Client {
                     let end = self.stay(socket).await;
                     self.avoid = Some(gateway);
                     match self.ended(end) {
+                        Some(_) if !self.orders.borrow().returns => Next::Stop,
                         Some(next) => next,
                         None => return,
                     }
@@ -257,8 +258,11 @@ impl Client {
         next
     }
 
-    /// Any but the one that was lost last.
+    /// The one that it is told to choose, else any but the one that was lost last.
     fn choose_gateway(&mut self) -> usize {
+        if let Some(gateway) = self.orders.borrow().on {
+            return gateway;
+        }
         let count = self.crowd.gateways.len();
         match self.avoid {
             Some(avoid) if count > 1 => (avoid + self.rng.usize(1..count)) % count,
