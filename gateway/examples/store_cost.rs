@@ -52,6 +52,7 @@ async fn main() {
         wait_replicas: 0,
         node: NodeId::new("bench").unwrap(),
         limits: StoreLimits::default(),
+        lease: Duration::from_secs(10),
     };
     let store = RedisStore::new(config, Arc::new(Deaf)).unwrap();
     store.boot(Duration::from_secs(5)).await.unwrap();
@@ -65,7 +66,6 @@ async fn main() {
             user: user.clone(),
             name: "u".into(),
             connection: ConnectionId::new(1, 1),
-            node: NodeId::new("bench").unwrap(),
             presence: Vec::new(),
             since: None,
             messages: 0,

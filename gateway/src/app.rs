@@ -19,7 +19,10 @@ use crate::{
         ws::Timing,
     },
     outage, random,
-    rooms::Rooms,
+    rooms::{
+        Rooms,
+        presence::{self, Pace},
+    },
     session::SessionContext,
     settings::{Settings, StoreKind},
     store::{
@@ -33,6 +36,8 @@ use crate::{
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client's message may take to arrive: 1 MiB in half a minute is 280 kbit/s.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the store may take to hear that the node is gone: without it the lease ends by itself.
+const RESIGN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the recorder of metrics tidies up.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -65,6 +70,7 @@ pub struct App {
     clients: Arc<Clients>,
     store: SharedStore,
     redis: Option<(Arc<RedisStore>, Duration)>,
+    pace: Pace,
     drain: Duration,
 }
 
@@ -93,7 +99,11 @@ impl App {
         let listen = |error| AppError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
 
-        let (hub, repairs) = Hub::new();
+        let (hub, requests) = Hub::new();
+        let pace = Pace {
+            lease: Duration::from_secs(settings.presence.node_lease_seconds),
+            sweep: Duration::from_secs(settings.presence.sweep_interval_seconds),
+        };
         let (store, redis): (SharedStore, _) = match settings.store_kind() {
             StoreKind::Memory => (MemoryStore::new(settings.store_limits(), hub.clone()), None),
             StoreKind::Redis => {
@@ -105,6 +115,7 @@ impl App {
                     wait_replicas: settings.store.redis_wait_replicas as u32,
                     node: node.clone(),
                     limits: settings.store_limits(),
+                    lease: pace.lease,
                 };
                 let store = RedisStore::new(config, hub.clone())?;
                 (
@@ -113,7 +124,8 @@ impl App {
                 )
             }
         };
-        let rooms = Rooms::new(hub.clone(), store.clone(), node.clone(), repairs);
+        let move_tick = Duration::from_millis(settings.presence.move_tick_ms);
+        let rooms = Rooms::new(hub.clone(), store.clone(), move_tick, requests);
         let health = Arc::new(Health::new(store.clone(), prometheus));
         let limits = &settings.limits;
         let sessions = Arc::new(SessionContext {
@@ -157,6 +169,7 @@ impl App {
             clients,
             store,
             redis,
+            pace,
             drain,
         })
     }
@@ -183,10 +196,15 @@ impl App {
                 Some((store, wait)) => {
                     store.boot(*wait).await?;
                     tracing::info!("ready: rooms are in {}", store.server());
-                    outage::watch(self.store.clone(), self.hub.clone(), self.clients.clone()).await;
+                    let outage = outage::watch(self.store.clone(), self.hub.clone(), self.clients.clone());
+                    tokio::join!(outage, presence::run(self.rooms.clone(), self.pace));
                 }
-                None => tracing::info!("ready: rooms are in this process's memory"),
+                None => {
+                    tracing::info!("ready: rooms are in this process's memory");
+                    presence::run(self.rooms.clone(), self.pace).await;
+                }
             }
+            // Neither ends.
             std::future::pending().await
         };
         let ended: Result<(), AppError> = tokio::select! {
@@ -214,6 +232,10 @@ impl App {
                 seconds = self.drain.as_secs(),
                 "not all connections ended in time"
             );
+        }
+        // What is left of its members then, another gateway sees to. A store that is away is not waited for.
+        if self.store.readiness() == Readiness::Ready {
+            let _ = tokio::time::timeout(RESIGN_TIMEOUT, self.store.resign()).await;
         }
         upkeep.abort();
         Ok(())

@@ -114,6 +114,20 @@ metrics! {
     duplicates: Counter = "roomgate_duplicate_commands_total";
     /// Fresh pictures given to members of a room whose past could not be continued.
     resyncs: Tally = "roomgate_resyncs_total";
+    /// Members that left because they did not come back in time.
+    timeouts: Counter = "roomgate_timeouts_total";
+    /// Rooms in which this node did what was due.
+    swept: Counter = "roomgate_rooms_swept_total";
+    /// Messages past retention that this node's sweeps removed.
+    purged: Counter = "roomgate_messages_purged_total";
+    /// Dead nodes whose members this node has taken out.
+    nodes_buried: Counter = "roomgate_nodes_buried_total";
+    /// Times that this node was without its lease, and others may have taken its members for gone.
+    leases_lost: Counter = "roomgate_leases_lost_total";
+    /// Frames with moves or occupancy handed to members.
+    moves_frames: Counter = "roomgate_moves_frames_total";
+    /// Writes of places to the store.
+    positions_written: Counter = "roomgate_positions_writes_total";
     /// Payloads on a room's channel that no gateway of this version writes.
     bad_payloads: Counter = "roomgate_bad_payloads_total";
     /// From a command's arrival to its answer being queued.

@@ -9,6 +9,8 @@ use clap::{
 };
 use roomgate_shared::ids::NodeId;
 
+use crate::store::{PresenceMode, StoreLimits};
+
 /// Roomgate's gateway: realtime rooms over WebSocket, with Redis as the truth.
 ///
 /// Without any setting it listens on 127.0.0.1:8080, keeps rooms in memory and lets everybody in: good for trying out.
@@ -25,6 +27,9 @@ pub struct Settings {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub store: StoreSettings,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub presence: PresenceSettings,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub limits: LimitSettings,
@@ -152,6 +157,53 @@ pub enum StoreKind {
     Memory,
     /// In Redis.
     Redis,
+}
+
+/// Members: who stays, and what they are told of each other. The same on all gateways.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Presence")]
+pub struct PresenceSettings {
+    /// Seconds that a user whose last connection was lost stays in a room, `away`, before it has `left`.
+    #[arg(long, env = "PRESENCE_GRACE_SECONDS", default_value = "300", value_name = "SECONDS", value_parser = range(1, 86_400))]
+    pub presence_grace_seconds: u64,
+
+    /// Seconds between two looks for what is due: users that have been away for too long, messages past retention. Each
+    /// gateway looks, and none does what another does.
+    #[arg(long, env = "SWEEP_INTERVAL_SECONDS", default_value = "30", value_name = "SECONDS", value_parser = range(1, 3_600))]
+    pub sweep_interval_seconds: u64,
+
+    /// Seconds without a sign of life after which a gateway counts as dead and its users as away. It gives one every fifth
+    /// of that. Less than 10 may take a gateway for dead that has only lost Redis for a moment.
+    #[arg(long, env = "NODE_LEASE_SECONDS", default_value = "10", value_name = "SECONDS", value_parser = range(2, 60))]
+    pub node_lease_seconds: u64,
+
+    /// What members of a room are told of each other: `full` (who is there), `count` (how many), `off` (neither).
+    #[arg(
+        long,
+        env = "PRESENCE_MODE",
+        value_enum,
+        default_value = "full",
+        value_name = "MODE"
+    )]
+    pub presence_mode: PresenceChoice,
+
+    /// Members above which a room turns to counts by itself; with less than four fifths of them it turns back.
+    #[arg(long, env = "PRESENCE_FULL_MEMBERS", default_value = "1000", value_name = "COUNT", value_parser = range(1, 10_000))]
+    pub presence_full_members: u64,
+
+    /// Milliseconds for which the moves in a room are gathered into one frame. It grows by itself in a room of more than
+    /// 100 members, up to a second.
+    #[arg(long, env = "MOVE_TICK_MS", default_value = "50", value_name = "MS", value_parser = range(10, 10_000))]
+    pub move_tick_ms: u64,
+}
+
+/// What members are told of each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum PresenceChoice {
+    Full,
+    Count,
+    Off,
 }
 
 /// Bounds.
@@ -290,13 +342,20 @@ impl Settings {
     }
 
     /// The bounds of the store.
-    pub fn store_limits(&self) -> crate::store::StoreLimits {
-        crate::store::StoreLimits {
+    pub fn store_limits(&self) -> StoreLimits {
+        StoreLimits {
             log_events: self.store.log_events,
             log_age: Duration::from_secs(self.store.log_seconds),
             log_bytes: self.store.log_bytes,
             active_ttl: Duration::from_secs(self.store.redis_ttl_active_room),
             dedupe: Duration::from_secs(self.store.command_dedupe_seconds),
+            grace: Duration::from_secs(self.presence.presence_grace_seconds),
+            presence: match self.presence.presence_mode {
+                PresenceChoice::Full => PresenceMode::Full,
+                PresenceChoice::Count => PresenceMode::Count,
+                PresenceChoice::Off => PresenceMode::Off,
+            },
+            full_members: self.presence.presence_full_members,
             ..Default::default()
         }
     }

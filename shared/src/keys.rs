@@ -6,8 +6,19 @@ use crate::ids::RoomId;
 /// The registry of rooms: a sorted set, room id by the Unix ms at which its life ends unless renewed. An index only.
 pub const ROOMS: &str = "rooms";
 
+/// What is due: a sorted set, room id by the Unix ms at which something is due in it, or sooner.
+pub const DUE: &str = "rooms:due";
+
+/// The gateways: a sorted set, a gateway's instance by the Unix ms at which its lease ends.
+pub const NODES: &str = "nodes";
+
+/// The rooms in which a gateway has, or has just had, members: a set of room ids.
+pub fn rooms_of(instance: &str) -> String {
+    format!("node:{instance}:rooms")
+}
+
 /// Number of keys in [`room`].
-pub const ROOM_KEYS: usize = 10;
+pub const ROOM_KEYS: usize = 12;
 
 /// The keys of one room.
 ///
@@ -22,7 +33,9 @@ pub const ROOM_KEYS: usize = 10;
 /// | 6 | `room:{id}:log` | zset | event text by `seq` |
 /// | 7 | `room:{id}:commands:0` | hash | user and command id → what the command did, of windows of time with an even number |
 /// | 8 | `room:{id}:commands:1` | hash | the same of odd ones |
-/// | 9 | `room:{id}:events` | channel | not a key: passed along so that it is named in one place |
+/// | 9 | `room:{id}:away` | zset | user id by the ms since when it is away |
+/// | 10 | `room:{id}:positions` | hash | user id → where it is, JSON |
+/// | 11 | `room:{id}:events` | channel | not a key: passed along so that it is named in one place |
 pub fn room(id: &RoomId) -> [String; ROOM_KEYS] {
     [
         "meta",
@@ -34,6 +47,8 @@ pub fn room(id: &RoomId) -> [String; ROOM_KEYS] {
         "log",
         "commands:0",
         "commands:1",
+        "away",
+        "positions",
         "events",
     ]
     .map(|part| format!("room:{{{id}}}:{part}"))
@@ -58,7 +73,7 @@ mod tests {
         let id = RoomId::new("a:b~c").unwrap();
         assert_eq!(events_channel(&id), "room:{a:b~c}:events");
         assert_eq!(room_of_channel(&events_channel(&id)), Some("a:b~c"));
-        assert_eq!(room(&id)[9], events_channel(&id));
+        assert_eq!(room(&id)[11], events_channel(&id));
         for other in ["rooms", "room:{a}:meta", "room:a:events", "probe:gw-1"] {
             assert_eq!(room_of_channel(other), None);
         }

@@ -15,9 +15,9 @@ use roomgate_shared::{
         Command, CommandFrame, CommandType, Decoder, ErrorCode, JsonText, MAX_BATCH,
         command::{MessageKind, Since},
         event::{
-            CustomEvent, ErrorData, EventType, Message, PresenceChange, Resumed, ServerFrame, Snapshot,
-            StatePatched, Welcome, ack_text, custom_event, epoch_text, error_text, event_text, message_tail,
-            message_text, signal_text, status_text,
+            CustomEvent, ErrorData, EventType, Message, Occupancy, PresenceChange, Resumed, ServerFrame,
+            Snapshot, StatePatched, Welcome, ack_text, custom_event, epoch_text, error_text, event_text,
+            message_tail, message_text, moves_head, occupancy_text, push_move, signal_text, status_text,
         },
     },
 };
@@ -38,7 +38,7 @@ const ACK_CASES: &[(&str, &[&str])] = &[
     ("ping", &[]),
 ];
 /// Frames in `events/` that are not durable.
-const EPHEMERAL: &[&str] = &["signal", "status", "resync"];
+const EPHEMERAL: &[&str] = &["signal", "status", "resync", "moves", "occupancy"];
 
 fn decode(json: &str) -> Vec<CommandFrame> {
     let mut frames = Vec::new();
@@ -90,6 +90,9 @@ fn expected(kind: CommandType) -> Command {
         CommandType::PresenceUpdate => Command::PresenceUpdate {
             set: vec![field("status", v!("lunch")), field("mood", Value::Null)],
             remove: vec!["typing".to_owned()],
+        },
+        CommandType::Move => Command::Move {
+            position: JsonText::from_trusted(r#"{"x":4,"y":7.5}"#),
         },
         CommandType::Signal => Command::Signal {
             event: "typing".to_owned(),
@@ -247,6 +250,7 @@ fn acks_read_as_their_types() {
     ack::<AuthAck>("auth", "auth");
     ack::<Nothing>("leave", "leave");
     ack::<SeqAck>("presence.update", "presence.update");
+    ack::<Nothing>("move", "move");
     ack::<Nothing>("signal", "signal");
     ack::<SeqAck>("broadcast", "broadcast");
     let sent = ack::<MessageAck>("message.send", "message.send");
@@ -344,6 +348,22 @@ fn signals_are_built_to_the_letter() {
     assert_eq!(
         signal_text(&room, "u-7", "typing", r#"{"on":true}"#),
         compact("events/signal")
+    );
+}
+
+#[test]
+fn moves_and_occupancy_are_built_to_the_letter() {
+    let (frame_, _) = frame::<Value>("events/moves");
+    let room = RoomId::new(frame_.room.unwrap()).unwrap();
+    let mut text = moves_head(&room);
+    push_move(&mut text, "u-7", r#"{"x":4,"y":7.5}"#);
+    text.push(',');
+    push_move(&mut text, "Zoë \"7\"", r#"{"x":0,"y":1}"#);
+    assert_eq!(format!("{text}}}}}"), compact("events/moves"));
+    let (_, occupancy) = frame::<Occupancy>("events/occupancy");
+    assert_eq!(
+        occupancy_text(&room, occupancy.members),
+        compact("events/occupancy")
     );
 }
 

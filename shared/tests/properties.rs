@@ -6,8 +6,9 @@ use proptest::{collection::vec, option, prelude::*, sample::Index, string::strin
 use roomgate_shared::{
     ids::{CommandId, RoomId, UserId},
     protocol::{
-        Command, CommandFrame, CommandType, Decoder, JsonText, MAX_BATCH, MAX_PAGE,
+        Command, CommandFrame, CommandType, Decoder, JsonText, MAX_BATCH, MAX_MOVE_BYTES, MAX_PAGE,
         command::{Fields, MessageKind, Since},
+        json::quoted,
     },
 };
 use serde_json::{Map, Number, Value};
@@ -175,6 +176,20 @@ fn commands() -> impl Strategy<Value = Command> {
         }),
         Just(Command::Leave),
         (small_fields('s'), names('r')).prop_map(|(set, remove)| Command::PresenceUpdate { set, remove }),
+        small_fields('m')
+            .prop_filter("a position", |fields| !fields.is_empty())
+            .prop_map(|fields| {
+                let members = fields
+                    .iter()
+                    .map(|(name, value)| format!("{}:{}", quoted(name), value.as_str()));
+                let text = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
+                Command::Move {
+                    position: JsonText::from_trusted(text),
+                }
+            })
+            .prop_filter("a small one", |command| {
+                matches!(command, Command::Move { position } if position.len() <= MAX_MOVE_BYTES)
+            }),
         (events(), jsons(), option::of(vec(users(), 0..5)))
             .prop_map(|(event, payload, to)| Command::Signal { event, payload, to }),
         (events(), jsons()).prop_map(|(event, payload)| Command::Broadcast { event, payload }),

@@ -3,10 +3,27 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Shared by the connection's session, the room and the work under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Membership {
     joined: AtomicBool,
     joining: AtomicUsize,
+    /// The connection has done something in the room since this was last looked at.
+    active: AtomicBool,
+    /// Where it stands among the room's members; [`NOWHERE`] outside. The room's, under its lock.
+    place: AtomicUsize,
+}
+
+const NOWHERE: usize = usize::MAX;
+
+impl Default for Membership {
+    fn default() -> Self {
+        Self {
+            joined: AtomicBool::new(false),
+            joining: AtomicUsize::new(0),
+            active: AtomicBool::new(false),
+            place: AtomicUsize::new(NOWHERE),
+        }
+    }
 }
 
 impl Membership {
@@ -30,8 +47,30 @@ impl Membership {
         self.joining.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// The connection is in the room from now on, or out of it.
-    pub fn set(&self, joined: bool) {
-        self.joined.store(joined, Ordering::Release);
+    /// The connection does something in the room.
+    pub fn act(&self) {
+        self.active.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has done something since this was last asked.
+    pub(super) fn has_acted(&self) -> bool {
+        self.active.swap(false, Ordering::Relaxed)
+    }
+
+    /// Where the connection stands among the room's members.
+    pub(super) fn place(&self) -> Option<usize> {
+        Some(self.place.load(Ordering::Relaxed)).filter(|&place| place != NOWHERE)
+    }
+
+    /// The connection is in the room from now on, or stands elsewhere in it.
+    pub(super) fn put(&self, place: usize) {
+        self.place.store(place, Ordering::Relaxed);
+        self.joined.store(true, Ordering::Release);
+    }
+
+    /// The connection is out of the room from now on.
+    pub(super) fn take_out(&self) {
+        self.joined.store(false, Ordering::Release);
+        self.place.store(NOWHERE, Ordering::Relaxed);
     }
 }

@@ -7,6 +7,7 @@ mod chunk;
 mod client;
 mod frame;
 mod membership;
+mod moves;
 mod outbox;
 mod recent;
 mod room;
@@ -30,6 +31,7 @@ pub use self::{
     client::{Client, MIN_WEIGHT, READ_WEIGHT},
     frame::{close_frame, message_frame, ping_frame, pong_frame, text_frame},
     membership::Membership,
+    moves::{Ticked, positions_frame},
     outbox::{Closing, Outbox},
     recent::RecentBytes,
     room::{Entry, Kept, LocalRoom, Repair},
@@ -43,30 +45,33 @@ const SHARDS: usize = 16;
 pub struct Hub {
     shards: [Mutex<HashMap<RoomId, Arc<LocalRoom>>>; SHARDS],
     hasher: RandomState,
-    repairs: mpsc::UnboundedSender<RepairRequest>,
+    requests: mpsc::UnboundedSender<Request>,
     recent: Arc<RecentBytes>,
     /// Interruptions told so far, and up to which of them all rooms have been compared since.
     interruptions: AtomicU64,
     compared: AtomicU64,
 }
 
-/// What the hub asks of whoever repairs rooms.
-pub enum RepairRequest {
+/// What the hub asks of the layer above.
+pub enum Request {
     /// This room lacks events: give its members what it missed.
-    Room(Arc<LocalRoom>),
+    Repair(Arc<LocalRoom>),
     /// Any room may lack events: see which do.
-    All,
+    CompareAll,
+    /// Something ephemeral has come for this room: see [`LocalRoom::tick`].
+    Tick(Arc<LocalRoom>),
 }
 
 impl Hub {
-    /// A hub, and the channel on which it asks for repairs: each room comes once until [`LocalRoom::repair`] has been
-    /// called for it, so the channel holds at most as many entries as there are rooms here, and those of interruptions.
-    pub fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<RepairRequest>) {
-        let (repairs, requests) = mpsc::unbounded_channel();
+    /// A hub, and the channel of its requests: each room comes once until [`LocalRoom::repair`] has been called for it, and
+    /// once until nobody ticks for it, so the channel holds at most twice as many entries as there are rooms here, and
+    /// those of interruptions.
+    pub fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<Request>) {
+        let (sender, requests) = mpsc::unbounded_channel();
         let hub = Self {
             shards: Default::default(),
             hasher: RandomState::new(),
-            repairs,
+            requests: sender,
             recent: Arc::default(),
             interruptions: AtomicU64::new(0),
             compared: AtomicU64::new(0),
@@ -125,7 +130,7 @@ impl Hub {
     pub fn request_repair(&self, room: &Arc<LocalRoom>) {
         if room.begin_repair() {
             // The receiver lives as long as the gateway; after it nobody needs a repair.
-            let _ = self.repairs.send(RepairRequest::Room(room.clone()));
+            let _ = self.requests.send(Request::Repair(room.clone()));
         }
     }
 }
@@ -145,10 +150,13 @@ impl EventSink for Hub {
             metrics().gaps.increment(1);
             self.request_repair(&local);
         }
+        if local.claim_ticking() {
+            let _ = self.requests.send(Request::Tick(local));
+        }
     }
 
     fn interrupted(&self) {
         self.interruptions.fetch_add(1, Ordering::Relaxed);
-        let _ = self.repairs.send(RepairRequest::All);
+        let _ = self.requests.send(Request::CompareAll);
     }
 }

@@ -127,6 +127,11 @@ impl Outbox {
         self.events.load(Ordering::Relaxed) + self.answers.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether more waits for the reader than it takes in a moment: what is of no use later had better not be queued now.
+    pub fn lags(&self) -> bool {
+        self.events.load(Ordering::Relaxed) > self.limit / 64
+    }
+
     /// Whether so many answers wait that the connection should not be asked for more.
     pub fn is_behind(&self) -> bool {
         self.answers.load(Ordering::Relaxed) > self.limit

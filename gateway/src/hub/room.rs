@@ -4,21 +4,26 @@
 //! until the room has been compared with the store: see [`LocalRoom::repair`]. Joins hold a copy of what arrives while
 //! the store makes their picture, and get the rest of it behind the picture.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use roomgate_shared::{
-    ids::{ConnectionId, RoomId},
-    protocol::{command::Since, event::epoch_text},
+    ids::{RoomId, UserId},
+    protocol::{
+        JsonText,
+        command::Since,
+        event::{epoch_text, occupancy_text},
+    },
 };
 use tokio::time::Instant;
 
 use super::{
     chunk::Chunk,
     client::Client,
-    frame::text_frames,
+    frame::{text_frame, text_frames},
     membership::Membership,
+    moves::{Moves, Ticked, Told, serve},
     recent::{Recent, RecentBytes},
 };
 use crate::{
@@ -31,6 +36,9 @@ use crate::{
 
 /// Most bytes of events kept while a room is repaired: the store's log has them, too.
 const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
+
+/// Least time between two `occupancy` frames.
+const OCCUPANCY: Duration = Duration::from_secs(1);
 
 /// Whether a payload shows that events were missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,13 +74,33 @@ struct Inner {
     /// Bytes of `held`; past [`MAX_HELD_BYTES`] a repair holds no more and is followed by another one.
     held_bytes: usize,
     spilt: bool,
+    ephemeral: Option<Box<Ephemeral>>,
+    /// Ticks so far.
+    tick: u64,
 }
 
-struct Member {
-    client: Arc<Client>,
+/// What is on its way to members outside of the order; while nothing is, there is none.
+#[derive(Default)]
+struct Ephemeral {
+    moves: Option<Moves>,
+    /// How many members the room has, where it counts: not told yet.
+    members: Option<u64>,
+    /// What has been told last, while some member may not have got it.
+    told: Option<Told>,
+    told_at: Option<Instant>,
+    /// The name under which this node last published.
+    instance: Option<Arc<str>>,
+    /// Somebody ticks.
+    ticking: bool,
+}
+
+pub(super) struct Member {
+    pub(super) client: Arc<Client>,
     membership: Arc<Membership>,
     /// Its past has ended: it gets nothing before its picture.
-    awaits: bool,
+    pub(super) awaits: bool,
+    /// The last tick whose frames it has.
+    pub(super) served: u64,
     /// The member has everything up to this, whatever is still on its way to this node.
     from: u64,
 }
@@ -123,6 +151,8 @@ impl LocalRoom {
             held: Vec::new(),
             held_bytes: 0,
             spilt: false,
+            ephemeral: None,
+            tick: 0,
         };
         Self {
             id,
@@ -193,23 +223,68 @@ impl LocalRoom {
         self.inner.lock().recent.let_go(Instant::now());
     }
 
-    /// Whether a connection is in the room.
-    pub fn has(&self, connection: ConnectionId) -> bool {
-        self.inner
-            .lock()
-            .members
-            .iter()
-            .any(|member| member.client.id == connection)
+    /// `seq` of the last event that a connection in the room has been given.
+    pub fn position(&self, membership: &Membership) -> Option<u64> {
+        let inner = self.inner.lock();
+        let member = inner.members.get(membership.place()?)?;
+        Some(member.from.max(inner.last))
     }
 
-    /// `seq` of the last event that a connection in the room has been given.
-    pub fn position(&self, connection: ConnectionId) -> Option<u64> {
+    /// The connections that are in the room.
+    pub fn connections(&self) -> Vec<(Arc<Client>, Arc<Membership>)> {
         let inner = self.inner.lock();
-        let member = inner
+        let each = inner.members.iter();
+        each.map(|member| (member.client.clone(), member.membership.clone()))
+            .collect()
+    }
+
+    /// Users that have done something here since this was last asked.
+    pub fn active(&self) -> Vec<UserId> {
+        let inner = self.inner.lock();
+        let active = inner
             .members
             .iter()
-            .find(|member| member.client.id == connection)?;
-        Some(member.from.max(inner.last))
+            .filter(|member| member.membership.has_acted());
+        let mut users: Vec<UserId> = active.map(|member| member.client.user.clone()).collect();
+        users.sort_unstable();
+        users.dedup();
+        users
+    }
+
+    /// A user that is in the room here has moved.
+    pub fn moved(&self, user: &UserId, position: JsonText) {
+        let mut inner = self.inner.lock();
+        let tick = inner.tick + 1;
+        inner.moves().own(user, position, tick);
+    }
+
+    /// Whether there is something for [`LocalRoom::tick`] and nobody who calls it: the caller is to, at once, and then as
+    /// each answer says.
+    pub fn claim_ticking(&self) -> bool {
+        let mut inner = self.inner.lock();
+        inner
+            .ephemeral
+            .as_mut()
+            .is_some_and(|ephemeral| !std::mem::replace(&mut ephemeral.ticking, true))
+    }
+
+    /// Gives the members what has moved, and how many they are. `usual` is the tick's usual length, `instance` the name
+    /// under which this node publishes.
+    pub fn tick(&self, usual: Duration, instance: &Arc<str>) -> Ticked {
+        self.inner.lock().tick(&self.id, usual, instance)
+    }
+
+    /// How the writing that [`LocalRoom::tick`] asked for went. What was written is published once more, with the next
+    /// tick.
+    pub fn written(&self, positions: &[(UserId, JsonText)], taken: bool) {
+        let mut inner = self.inner.lock();
+        if let Some(moves) = inner
+            .ephemeral
+            .as_mut()
+            .and_then(|ephemeral| ephemeral.moves.as_mut())
+        {
+            moves.wrote(positions, taken);
+        }
     }
 
     /// Every member's past has ended: none gets anything before its picture, by [`LocalRoom::enter`]. Those that are to
@@ -292,23 +367,23 @@ impl LocalRoom {
                 }
             }
         }
-        membership.set(true);
-        let connection = client.id;
-        match inner
-            .members
-            .iter_mut()
-            .find(|member| member.client.id == connection)
-        {
-            Some(member) => {
+        // Its picture may be older than what is on its way to the others: all of that comes with the next tick.
+        let served = if inner.ephemeral.is_some() { 0 } else { inner.tick };
+        match membership.place() {
+            Some(place) => {
+                let member = &mut inner.members[place];
                 member.from = from;
                 member.awaits = false;
+                member.served = served;
             }
             None => {
                 metrics().members.increment(1.0);
+                membership.put(inner.members.len());
                 inner.members.push(Member {
                     client,
                     membership,
                     awaits: false,
+                    served,
                     from,
                 });
             }
@@ -317,20 +392,18 @@ impl LocalRoom {
     }
 
     /// Removes a connection; no frame of the room reaches it afterwards. Whether it was in.
-    pub fn leave(&self, connection: ConnectionId) -> bool {
+    pub fn leave(&self, membership: &Membership) -> bool {
         let mut inner = self.inner.lock();
-        match inner
-            .members
-            .iter()
-            .position(|member| member.client.id == connection)
-        {
-            Some(at) => {
-                inner.members.swap_remove(at).membership.set(false);
-                metrics().members.decrement(1.0);
-                true
-            }
-            None => false,
+        let Some(place) = membership.place() else {
+            return false;
+        };
+        inner.members.swap_remove(place);
+        if let Some(moved) = inner.members.get(place) {
+            moved.membership.put(place);
         }
+        membership.take_out();
+        metrics().members.decrement(1.0);
+        true
     }
 
     /// Gives a payload of the room's channel to the members.
@@ -342,6 +415,25 @@ impl LocalRoom {
             }
             Some(Payload::Signal { from, to, frame }) => {
                 self.signal(from, &to, frame);
+                Repair::NotNeeded
+            }
+            Some(Payload::Moves {
+                instance,
+                members,
+                moves,
+            }) => {
+                let mut inner = self.inner.lock();
+                if !inner.members.is_empty() && !inner.is_own(instance) {
+                    let tick = inner.tick + 1;
+                    inner.moves().others(instance, members, &moves, tick);
+                }
+                Repair::NotNeeded
+            }
+            Some(Payload::Occupancy { members }) => {
+                let mut inner = self.inner.lock();
+                if !inner.members.is_empty() {
+                    inner.ephemeral.get_or_insert_default().members = Some(members);
+                }
                 Repair::NotNeeded
             }
             None => {
@@ -427,6 +519,71 @@ impl LocalRoom {
 }
 
 impl Inner {
+    fn moves(&mut self) -> &mut Moves {
+        let ephemeral = self.ephemeral.get_or_insert_default();
+        ephemeral.moves.get_or_insert_with(Moves::new)
+    }
+
+    /// Whether this node publishes under that name.
+    fn is_own(&self, instance: &str) -> bool {
+        let own = self
+            .ephemeral
+            .as_ref()
+            .and_then(|ephemeral| ephemeral.instance.as_ref());
+        own.is_some_and(|own| **own == *instance)
+    }
+
+    fn tick(&mut self, room: &RoomId, usual: Duration, instance: &Arc<str>) -> Ticked {
+        let Some(ephemeral) = self.ephemeral.as_mut() else {
+            return Ticked::default();
+        };
+        let now = Instant::now();
+        self.tick += 1;
+        if ephemeral.told_at.is_none_or(|at| now - at >= OCCUPANCY)
+            && let Some(members) = ephemeral.members.take()
+        {
+            ephemeral.told_at = Some(now);
+            ephemeral.told = Some(Told {
+                tick: self.tick,
+                frame: text_frame(&occupancy_text(room, members)),
+            });
+        }
+        let served = serve(
+            ephemeral.moves.as_ref(),
+            ephemeral.told.as_ref(),
+            room,
+            &mut self.members,
+            self.tick,
+        );
+        let connections = self.members.len();
+        if ephemeral.told.as_ref().is_some_and(|told| told.tick <= served) {
+            ephemeral.told = None;
+        }
+        let mut ticked = Ticked::default();
+        let mut wait = usual;
+        if let Some(moves) = ephemeral.moves.as_mut() {
+            wait = moves.width(usual, connections);
+            ticked.publish = moves.publish(instance, connections);
+            ephemeral.instance = Some(instance.clone());
+            ticked.write = moves.write(now);
+            moves.let_go(if connections == 0 { self.tick } else { served }, now);
+            if moves.is_empty() {
+                ephemeral.moves = None;
+            }
+        }
+        let told_lately = ephemeral.told_at.is_some_and(|at| now - at < OCCUPANCY);
+        if ephemeral.moves.is_none()
+            && ephemeral.told.is_none()
+            && ephemeral.members.is_none()
+            && !told_lately
+        {
+            self.ephemeral = None;
+        } else {
+            ticked.wait = Some(wait);
+        }
+        ticked
+    }
+
     /// The room is at `seq` of `epoch`, whatever was before.
     fn start(&mut self, epoch: &str, seq: u64) {
         let before = std::mem::replace(&mut self.epoch, epoch.into());

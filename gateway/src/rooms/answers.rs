@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Known, Origin, Rooms, failure, repair};
 use crate::{
-    hub::{Client, Entry, LocalRoom, Membership, Repair, text_frame},
+    hub::{Client, Entry, LocalRoom, Membership, Repair, positions_frame, text_frame},
     metrics::metrics,
     store::{Done, Joined, Refusal, Reply},
 };
@@ -48,7 +48,7 @@ pub(super) fn complete(
                     }
                     Ok(Done::Ack(data)) => {
                         if kind == CommandType::Leave {
-                            local.leave(client.id);
+                            local.leave(&membership);
                         }
                         answer(&client, id.as_ref(), |id| {
                             event::ack_text(id, Some(local.id()), &data)
@@ -69,13 +69,19 @@ pub(super) fn complete(
                         answer_error(&client, id.as_ref(), local, &lost);
                     }
                     Err(refusal) => answer_error(&client, id.as_ref(), local, &refusal),
+                    Ok(Done::Swept(_) | Done::Buried(_)) => {
+                        tracing::error!(room = %local.id(), "an answer that is none to a command");
+                    }
                 }
                 finish(&client, received, weight);
             }
-            Origin::Gone { client, .. } => {
-                local.leave(client.id);
+            Origin::Gone { membership, .. } => {
+                local.leave(&membership);
             }
-            Origin::Unconfirmed { .. } => {}
+            Origin::Positions {
+                local: of, positions, ..
+            } => of.written(&positions, true),
+            Origin::Unconfirmed { .. } | Origin::Return(_) | Origin::Nobody => {}
             Origin::Resync { client, membership } => match reply {
                 Ok(Done::Joined(joined)) => {
                     let frame = if joined.recovered {
@@ -98,11 +104,13 @@ pub(super) fn complete(
                     };
                     local.enter(client, membership, entry);
                 }
-                Ok(Done::Ack(_) | Done::Again(_)) => tracing::error!(room = %local.id(), "an ack for a join"),
+                Ok(Done::Ack(_) | Done::Again(_) | Done::Swept(_) | Done::Buried(_)) => {
+                    tracing::error!(room = %local.id(), "an ack for a join")
+                }
                 Err(refusal) => {
                     // It may not come in any more, for example because the room is full.
                     answer_error(&client, None, local, &refusal);
-                    local.leave(client.id);
+                    local.leave(&membership);
                 }
             },
             Origin::Repair(tail) => {
@@ -130,6 +138,8 @@ fn join_done(
         data,
         missed,
         recovered,
+        positions,
+        occupancy,
     } = joined;
     let mut entry = Entry {
         epoch,
@@ -145,7 +155,7 @@ fn join_done(
     let data = match known {
         Known::In if *recovered => {
             // Where it stands, and nothing missed.
-            let at = local.position(client.id).unwrap_or(*seq);
+            let at = local.position(membership).unwrap_or(*seq);
             answer(client, id, |id| {
                 event::ack_text(id, Some(local.id()), &resumed(at, 0))
             });
@@ -164,9 +174,17 @@ fn join_done(
             data
         }
     };
+    // What has no place in the order comes between the answer and the events, in one piece with the answer.
+    let mut answer = Vec::new();
     if let Some(id) = id {
-        entry.answer = text_frame(&event::ack_text(id, Some(local.id()), data));
+        answer.push(text_frame(&event::ack_text(id, Some(local.id()), data)));
     }
+    answer.extend(positions_frame(local.id(), positions, client.user.as_str()));
+    answer.extend(occupancy.map(|members| text_frame(&event::occupancy_text(local.id(), members))));
+    entry.answer = match &answer[..] {
+        [only] => only.clone(),
+        all => all.concat().into(),
+    };
     local.enter(client.clone(), membership.clone(), entry)
 }
 

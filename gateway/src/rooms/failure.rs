@@ -171,11 +171,28 @@ pub(super) fn refuse_all(rooms: &Arc<Rooms>, queue: &RoomQueue, wait: Duration) 
         if work.origin.is_command() {
             let refusal = Refusal::new(ErrorCode::RoomUnavailable, "the room's data is damaged");
             queue.refuse_for(work.origin, refusal, Some(wait));
-        } else {
+        } else if let Some(work) = not_now(work) {
             again.push(work);
         }
     }
     submit_later(rooms, queue.local().id(), again, wait.max(RETRY_PAUSE));
+}
+
+/// What of a work that cannot be done now is to be tried again.
+fn not_now(work: Work) -> Option<Work> {
+    match work.origin {
+        Origin::Positions { local, positions } => {
+            local.written(&positions, false);
+            None
+        }
+        Origin::Nobody => None,
+        Origin::Command { .. }
+        | Origin::Gone { .. }
+        | Origin::Unconfirmed { .. }
+        | Origin::Resync { .. }
+        | Origin::Repair(_)
+        | Origin::Return(_) => Some(work),
+    }
 }
 
 fn report(local: &LocalRoom, operations: usize, error: &StoreError) {
@@ -244,8 +261,14 @@ fn answer(
                     _ => queue.refuse_for(origin, error.refusal(), retry),
                 }
             }
-            Origin::Gone { .. } | Origin::Unconfirmed { .. } | Origin::Resync { .. } | Origin::Repair(_) => {
-                again.extend(op.map(|op| Work { op, origin }));
+            Origin::Gone { .. }
+            | Origin::Unconfirmed { .. }
+            | Origin::Resync { .. }
+            | Origin::Repair(_)
+            | Origin::Return(_)
+            | Origin::Positions { .. }
+            | Origin::Nobody => {
+                again.extend(op.and_then(|op| not_now(Work { op, origin })));
             }
         }
     }

@@ -2,10 +2,12 @@
 //!
 //! [`Rooms::submit`] takes a command that has passed its checks; the room's [`queue`] sends it to the store, together with
 //! what came meanwhile, and answers. What a room's members must be told beyond events (a hole, another epoch) is
-//! [`repair`]'s.
+//! [`repair`]'s; what moves goes by [`moves`], beside the queue; [`presence`] sees to those who do not come back.
 
 mod answers;
 mod failure;
+mod moves;
+pub mod presence;
 mod queue;
 mod repair;
 
@@ -13,18 +15,19 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use roomgate_shared::{
-    ids::{CommandId, NodeId, RoomId},
-    protocol::CommandType,
+    ids::{CommandId, RoomId, UserId},
+    protocol::{CommandType, JsonText},
 };
 use tokio::{sync::mpsc, time::Instant};
 
 use self::queue::RoomQueue;
 use crate::{
-    hub::{Client, Hub, Kept, Membership, RepairRequest},
+    hub::{Client, Hub, Kept, LocalRoom, Membership, Request},
     store::{Op, SharedStore, Tail},
 };
 
@@ -80,6 +83,17 @@ pub enum Origin {
     },
     /// The tail of the room, for all its members here.
     Repair(Tail),
+    /// Members that are to be told to be here, as far as they still are. Tried again until the store has taken it.
+    Return(Vec<(Arc<Client>, Arc<Membership>)>),
+    /// Places of members; how it went is told to `local`.
+    Positions {
+        /// Whose members.
+        local: Arc<LocalRoom>,
+        /// Who is where.
+        positions: Vec<(UserId, JsonText)>,
+    },
+    /// Nobody waits, and nothing is lost with it.
+    Nobody,
 }
 
 /// What is known of a join before the store has answered.
@@ -107,25 +121,27 @@ pub struct Rooms {
     hasher: RandomState,
     hub: Arc<Hub>,
     store: SharedStore,
-    node: NodeId,
+    /// The usual length of a tick.
+    move_tick: Duration,
 }
 
 impl Rooms {
-    /// Rooms over `store`; `repairs` are the hub's requests. Spawns the task that carries them out.
+    /// Rooms over `store`; `requests` are the hub's. Spawns the task that carries them out. `move_tick`: how long moves are
+    /// gathered.
     pub fn new(
         hub: Arc<Hub>,
         store: SharedStore,
-        node: NodeId,
-        repairs: mpsc::UnboundedReceiver<RepairRequest>,
+        move_tick: Duration,
+        requests: mpsc::UnboundedReceiver<Request>,
     ) -> Arc<Self> {
         let rooms = Arc::new(Self {
             shards: Default::default(),
             hasher: RandomState::new(),
             hub,
             store,
-            node,
+            move_tick,
         });
-        tokio::spawn(repair::run(rooms.clone(), repairs));
+        tokio::spawn(repair::run(rooms.clone(), requests));
         rooms
     }
 
@@ -161,6 +177,18 @@ impl Rooms {
             && queue.push(work)
         {
             tokio::spawn(queue::run(self.clone(), queue.clone()));
+        }
+    }
+
+    /// A user that is in the room here has moved. Passed over if the room is not open.
+    pub fn moved(self: &Arc<Self>, room: &RoomId, user: &UserId, position: JsonText) {
+        let local = self
+            .shard(room)
+            .lock()
+            .get(room)
+            .map(|queue| queue.local().clone());
+        if let Some(local) = local {
+            moves::moved(self, &local, user, position);
         }
     }
 

@@ -21,11 +21,12 @@ use super::{
     Known, Origin, Rooms, Work,
     answers::{answer, answer_error_for, complete, finish, millis},
     failure::{self, RoomBreaker},
+    moves,
 };
 use crate::{
     hub::{Kept, LocalRoom, Repair},
     metrics::metrics,
-    store::{Applied, Op, Refusal, StoreError},
+    store::{Applied, Op, Refusal, Returning, StoreError},
 };
 
 /// Most operations in one call of the store: a call blocks Redis for its length, some 3 µs an operation.
@@ -134,7 +135,7 @@ impl RoomQueue {
                 | Origin::Gone { client, .. }
                 | Origin::Unconfirmed { client, .. }
                 | Origin::Resync { client, .. } => Some(client),
-                Origin::Repair(_) => None,
+                Origin::Repair(_) | Origin::Return(_) | Origin::Positions { .. } | Origin::Nobody => None,
             };
             if client.is_some_and(|client| moving.contains(&client.id)) {
                 state.works.push_front(work);
@@ -155,9 +156,17 @@ impl RoomQueue {
                 );
                 continue;
             }
+            // One that came while its join was under way; the others never come here.
+            if let (Op::Positions { positions }, Origin::Command { .. }) = (&work.op, &work.origin) {
+                for (user, position) in positions {
+                    self.local.moved(user, position.clone());
+                }
+                self.acknowledge(work.origin, "{}");
+                continue;
+            }
             match &mut work.origin {
                 // It has left meanwhile.
-                Origin::Resync { client, .. } if !self.local.has(client.id) => continue,
+                Origin::Resync { membership, .. } if !membership.is_joined() => continue,
                 // It has come in meanwhile, or is about to.
                 Origin::Unconfirmed { membership, .. } if membership.counts() => continue,
                 // Members may have got further since it was asked for, above all where it is tried again.
@@ -183,7 +192,27 @@ impl RoomQueue {
                         }
                     }
                 }
-                Origin::Gone { .. } | Origin::Unconfirmed { .. } | Origin::Resync { .. } => {}
+                Origin::Return(members) => {
+                    members.retain(|(client, membership)| {
+                        membership.is_joined() && !moving.contains(&client.id)
+                    });
+                    if members.is_empty() {
+                        continue;
+                    }
+                    let each = members.iter().map(|(client, _)| Returning {
+                        user: client.user.clone(),
+                        name: client.name.to_string(),
+                        connection: client.id,
+                    });
+                    work.op = Op::Return {
+                        members: each.collect(),
+                    };
+                }
+                Origin::Gone { .. }
+                | Origin::Unconfirmed { .. }
+                | Origin::Resync { .. }
+                | Origin::Positions { .. }
+                | Origin::Nobody => {}
             }
             ops.push(work.op);
             origins.push(work.origin);
@@ -255,6 +284,7 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
             continue;
         }
         let (ops, origins) = queue.batch();
+        moves::start(&rooms, &local);
         if ops.is_empty() {
             queue.breaker.gave_up(now);
             if idle(&rooms, &queue, now) {

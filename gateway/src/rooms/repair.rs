@@ -12,9 +12,9 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-use super::{Origin, Rooms, Work};
+use super::{Origin, Rooms, Work, moves};
 use crate::{
-    hub::{LocalRoom, Repair, RepairRequest},
+    hub::{LocalRoom, Repair, Request},
     metrics::metrics,
     store::{Done, Head, Join, Op, Reply, StoreError, Tail},
 };
@@ -30,18 +30,21 @@ const RETRY: Duration = Duration::from_millis(250);
 const AT_ONCE: usize = 1024;
 
 /// Carries out the hub's requests, as works of the rooms they concern, and compares all rooms from time to time.
-pub(super) async fn run(rooms: Arc<Rooms>, mut requests: mpsc::UnboundedReceiver<RepairRequest>) {
+pub(super) async fn run(rooms: Arc<Rooms>, mut requests: mpsc::UnboundedReceiver<Request>) {
     let all = Arc::new(Notify::new());
     tokio::spawn(compare(rooms.clone(), all.clone()));
     while let Some(request) = requests.recv().await {
         match request {
-            RepairRequest::Room(local) => {
+            Request::Repair(local) => {
                 if !ask(&rooms, &local) {
                     // Nobody is in: whoever comes gets a picture.
                     local.abandon_repair();
                 }
             }
-            RepairRequest::All => all.notify_one(),
+            Request::CompareAll => all.notify_one(),
+            Request::Tick(local) => {
+                tokio::spawn(moves::run(rooms.clone(), local));
+            }
         }
     }
 }
@@ -206,7 +209,7 @@ pub(super) fn complete(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, tail: &Tail, 
         Err(refusal) if refusal.code == ErrorCode::NotFound => {
             resync(rooms, local, Some(since.clone()), "it is gone from the store")
         }
-        Ok(Done::Ack(_) | Done::Again(_)) | Err(_) => {
+        Ok(Done::Ack(_) | Done::Again(_) | Done::Swept(_) | Done::Buried(_)) | Err(_) => {
             tracing::error!(room = %local.id(), ?reply, "an answer that is none to a tail");
             local.abandon_repair();
             Repair::NotNeeded
@@ -229,7 +232,6 @@ fn resync(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, since: Option<Since>, why:
             user: client.user.clone(),
             name: client.name.to_string(),
             connection: client.id,
-            node: rooms.node.clone(),
             presence: Vec::new(),
             since: since.clone(),
             messages: DEFAULT_PAGE,

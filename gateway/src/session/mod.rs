@@ -196,6 +196,16 @@ impl Session {
             Ok(op) => op,
             Err(refused) => return self.refuse(id, Some(&room), refused.code, &refused.message),
         };
+        if let Some(membership) = membership.as_ref().filter(|membership| membership.is_joined()) {
+            membership.act();
+            // Beside the queue: it is gathered for the next tick.
+            if let Op::Positions { positions } = op {
+                for (user, position) in positions {
+                    self.context.rooms.moved(&room, &user, position);
+                }
+                return self.acknowledge(id, &room);
+            }
+        }
         let least = if op.answers_at_length() {
             READ_WEIGHT
         } else {
@@ -275,6 +285,13 @@ impl Session {
             self.context.rooms.submit(&room, work);
         }
         false
+    }
+
+    fn acknowledge(&self, id: Option<&CommandId>, room: &RoomId) {
+        if let Some(id) = id {
+            let text = event::ack_text(id, Some(room), "{}");
+            self.client.outbox.push_answer(text_frame(&text));
+        }
     }
 
     fn refuse(&self, id: Option<&CommandId>, room: Option<&RoomId>, code: ErrorCode, message: &str) {

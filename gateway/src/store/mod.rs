@@ -22,11 +22,20 @@
 //!   order of their `seq`. Delivery is at most once: where the path breaks, [`EventSink::interrupted`] is called, and
 //!   whoever listens asks for the tail ([`Op::Tail`]).
 //! - **Pictures.** All [`Op::Join`] of a batch see the room as it is at the end of the batch, and say so by their `seq`.
+//! - **Who is told what.** In a room that counts (see [`PresenceMode`], [`StoreLimits::full_members`]) joins, departures
+//!   and presence make no events and take no `seq`; pictures have no users; the number of members is published as a
+//!   [`payload`] of its own whenever it has changed ([`PresenceMode::Off`]: it is not). A room that counts because of its
+//!   size does so until it has less than four fifths of that many members; then one presence event with `all` names
+//!   everybody.
+//! - **Due.** A room with members, or with messages, is handed out by [`Store::claim_due`] when something in it is due,
+//!   and at the latest a grace time after it was last swept. Once it is handed out to one node, no other gets it before
+//!   the claim is over or the room has been swept ([`Op::Sweep`]).
 //! - **Life.** A room is made by a join (`create`), and every key of it lives for `active_ttl` from its last change, but
 //!   never shorter than the retention of the messages it holds. An [`Op::Tail`] counts as a change here: nodes with
 //!   members ask for it from time to time.
 
 pub mod memory;
+mod op;
 pub mod payload;
 pub mod redis;
 
@@ -34,11 +43,12 @@ use std::{borrow::Cow, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use roomgate_shared::{
-    ids::{CommandId, ConnectionId, NodeId, RoomId, UserId},
-    protocol::{
-        codes::ErrorCode,
-        command::{Fields, Since},
-    },
+    ids::RoomId,
+    protocol::{codes::ErrorCode, command::Since},
+};
+
+pub use self::op::{
+    Applied, Buried, CommandKey, Done, Join, Joined, Op, Positions, Refusal, Reply, Returning, Swept, Tail,
 };
 
 /// A boxed future: the trait is used as an object.
@@ -61,6 +71,34 @@ pub struct StoreLimits {
     pub dedupe: Duration,
     /// Most bytes of a page of messages: a page ends before the message that would pass it, but has one message at least.
     pub page_bytes: usize,
+    /// How long a user stays `away` before it leaves. The same on all nodes.
+    pub grace: Duration,
+    /// What members of a room are told of each other, where the room's configuration (`presence`) does not say.
+    pub presence: PresenceMode,
+    /// A room with more members than this turns to counts by itself, with [`PresenceMode::Full`].
+    pub full_members: u64,
+}
+
+/// What members of a room are told of each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PresenceMode {
+    /// Who is there, until there are too many.
+    Full,
+    /// How many there are.
+    Count,
+    /// Neither.
+    Off,
+}
+
+impl PresenceMode {
+    /// As the room's configuration names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PresenceMode::Full => "full",
+            PresenceMode::Count => "count",
+            PresenceMode::Off => "off",
+        }
+    }
 }
 
 impl Default for StoreLimits {
@@ -73,239 +111,11 @@ impl Default for StoreLimits {
             retention: Duration::from_secs(24 * 3600),
             dedupe: Duration::from_secs(600),
             page_bytes: 1024 * 1024,
+            grace: Duration::from_secs(300),
+            presence: PresenceMode::Full,
+            full_members: 1_000,
         }
     }
-}
-
-/// What makes a command happen once, however often it is sent. The user is the operation's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommandKey {
-    /// The client's id for it.
-    pub id: CommandId,
-    /// A hash of the command's type and data: another one under the same id is another command.
-    pub fingerprint: u64,
-}
-
-/// One operation on a room.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Op {
-    /// A connection enters. Adds the connection to the user's; a user without any before is announced in `joined`, one
-    /// that was `away` in `back`, and one whose presence this changes in `updated`. The same connection again changes
-    /// nothing but presence.
-    Join(Join),
-    /// A connection is gone. With the user's last one: `left` if `leaving`, else the user stays, `away`. Unknown
-    /// connections are passed over: [`Done::Ack`] with `{}`.
-    Part {
-        /// Whose.
-        user: UserId,
-        /// Which.
-        connection: ConnectionId,
-        /// The user means to go, as against a lost connection.
-        leaving: bool,
-    },
-    /// Merges into the user's presence; `updated` unless nothing changes. Refused as `too_large` where the presence would
-    /// pass 4 KiB (names and values), as `not_joined` for a user that is no member. Ack: `{"seq":n}`.
-    PresenceUpdate {
-        /// Whose.
-        user: UserId,
-        /// The command, if it is to happen once.
-        key: Option<CommandKey>,
-        /// Fields to set.
-        set: Fields,
-        /// Fields to remove.
-        remove: Vec<String>,
-    },
-    /// Ack: `{"version":n,"state":{…},"seq":n}`.
-    StateGet {
-        /// `None` for all; absent ones are left out.
-        fields: Option<Vec<String>>,
-    },
-    /// Changes fields, all or none. `conflict` (details `"version":n,"fields":{…}` with the current values of the fields
-    /// named) where `if_version` is not the current one; `bad_request` for an increment of what is no number or past
-    /// what a double holds; `state_too_large` past 1 MiB. Ack: `{"version":n,"seq":n}`.
-    StatePatch {
-        /// Author.
-        by: UserId,
-        /// The command, if it is to happen once.
-        key: Option<CommandKey>,
-        /// Fields to set.
-        set: Fields,
-        /// Fields to remove.
-        remove: Vec<String>,
-        /// Numbers to add; an absent field counts as 0. An integral result within ±2^53 is written as an integer.
-        increment: Vec<(String, f64)>,
-        /// Condition.
-        if_version: Option<u64>,
-    },
-    /// Adds a message. Ack: `{"message":{…}}`.
-    MessageSend {
-        /// Author.
-        by: UserId,
-        /// The command, if it is to happen once.
-        key: Option<CommandKey>,
-        /// [`message_tail`](roomgate_shared::protocol::event::message_tail) of the message.
-        tail: String,
-    },
-    /// A page of messages, oldest first, none past retention. A cursor is a message's id and need not exist any more.
-    /// `bad_request` for a text that cannot be one. Ack: `{"messages":[…],"before":…,"after":…}`, where `before` is there if
-    /// older ones exist and `after` if newer ones do.
-    MessageHistory {
-        /// Messages older than this one.
-        before: Option<String>,
-        /// Messages newer than this one.
-        after: Option<String>,
-        /// Most messages.
-        limit: usize,
-    },
-    /// A custom event. Ack: `{"seq":n}`.
-    Broadcast {
-        /// Author.
-        by: UserId,
-        /// The command, if it is to happen once.
-        key: Option<CommandKey>,
-        /// The event's `data`, JSON text.
-        data: String,
-    },
-    /// Passes an ephemeral frame to all nodes of the room. Not in the log, no `seq`. Ack: `{}`.
-    Signal {
-        /// A [`payload`] of the signal kind.
-        payload: Bytes,
-    },
-    /// A page of members ordered by user id (bytewise). The cursor is the last user id of the page before. Ack:
-    /// `{"users":[…],"total":n,"cursor":…}`, `cursor` only if more follow.
-    UsersList {
-        /// Where to go on.
-        cursor: Option<String>,
-        /// Most members.
-        limit: usize,
-    },
-    /// What a node missed: every event after `since`, or a snapshot where the log does not reach. [`Done::Joined`], whose
-    /// `data` lacks `you` and whose `reason` is as in a join. Comes first in its batch. What it says is taken for true: a
-    /// tail that knows of an event which the room does not have gives the room another epoch.
-    Tail(Tail),
-}
-
-/// [`Op::Tail`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tail {
-    /// The last event that the node has.
-    pub since: Since,
-    /// `ts` of that event, where it is known: two events with one `seq` differ in it.
-    pub ts: Option<u64>,
-    /// The last event that the node has acknowledged or delivered: `since.seq` or later.
-    pub known: u64,
-}
-
-impl Op {
-    /// The tail after `since`, of a node that knows nothing more.
-    pub fn tail(since: Since) -> Self {
-        let known = since.seq;
-        Op::Tail(Tail {
-            since,
-            ts: None,
-            known,
-        })
-    }
-
-    /// Whether the answer may be long: a page or a picture.
-    pub fn answers_at_length(&self) -> bool {
-        match self {
-            Op::Join(_)
-            | Op::StateGet { .. }
-            | Op::MessageHistory { .. }
-            | Op::UsersList { .. }
-            | Op::Tail(_) => true,
-            Op::Part { .. }
-            | Op::PresenceUpdate { .. }
-            | Op::StatePatch { .. }
-            | Op::MessageSend { .. }
-            | Op::Broadcast { .. }
-            | Op::Signal { .. } => false,
-        }
-    }
-}
-
-/// [`Op::Join`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct Join {
-    /// Who.
-    pub user: UserId,
-    /// Display name; the newest join's stands.
-    pub name: String,
-    /// The connection that enters.
-    pub connection: ConnectionId,
-    /// The node that serves it.
-    pub node: NodeId,
-    /// Presence to merge.
-    pub presence: Fields,
-    /// Resume after this.
-    pub since: Option<Since>,
-    /// Newest messages in the snapshot.
-    pub messages: usize,
-    /// Make the room if it is not there; else `not_found`.
-    pub create: bool,
-}
-
-/// What an operation did.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Done {
-    /// `data` of the `ack`, JSON text.
-    Ack(String),
-    /// `data` of the `ack` of a command that has happened before.
-    Again(String),
-    /// A join or a tail.
-    Joined(Joined),
-}
-
-/// The answer to a join or a tail.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Joined {
-    /// The room's epoch.
-    pub epoch: String,
-    /// The point of which `data` and `missed` are the picture.
-    pub seq: u64,
-    /// `data` of the `ack`, JSON text, as *Joining* in `docs/PROTOCOL.md` says.
-    pub data: String,
-    /// Resumed: the events after `since.seq` up to `seq`, in order. Else empty.
-    pub missed: Vec<Bytes>,
-    /// Whether every event after `since` is in `missed`.
-    pub recovered: bool,
-}
-
-/// Why an operation was refused. It has changed nothing.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Refusal {
-    /// The code for the client.
-    pub code: ErrorCode,
-    /// The message for the client.
-    pub message: Cow<'static, str>,
-    /// More members of the error's `data`: JSON text without braces.
-    pub details: Option<String>,
-}
-
-impl Refusal {
-    /// A refusal without details.
-    pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            details: None,
-        }
-    }
-}
-
-/// The answer to one operation.
-pub type Reply = Result<Done, Refusal>;
-
-/// The answer to a batch.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Applied {
-    /// In the order of the operations.
-    pub replies: Vec<Reply>,
-    /// Epoch and `seq` of the room after the batch; empty and 0 without a room.
-    pub epoch: Bytes,
-    /// See `epoch`.
-    pub seq: u64,
 }
 
 /// Where a room stands; see [`Store::heads`].
@@ -384,6 +194,17 @@ pub trait EventSink: Send + Sync {
     fn interrupted(&self);
 }
 
+/// What [`Store::beat`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Beat {
+    /// This node was without a lease: others may have taken its connections for gone. It has another one now, and says
+    /// who is here by [`Op::Return`].
+    pub lost: bool,
+    /// Nodes that have come to their end, and whose connections this node is to take out of their rooms
+    /// ([`Store::rooms_of`], [`Op::Bury`], [`Store::buried`]). Claimed for a while.
+    pub dead: Vec<String>,
+}
+
 /// Whether a store can serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
@@ -418,6 +239,42 @@ pub trait Store: Send + Sync + 'static {
     /// Ends a subscription. Takes its place in the order of the calls of `subscribe`, so that a later `subscribe` of the
     /// same room stands.
     fn unsubscribe(&self, room: &RoomId);
+
+    /// Hands an ephemeral payload to all nodes of a room, this one included or not. At most once; dropped where the store
+    /// is away. Not for durable events.
+    fn publish(&self, room: &RoomId, payload: Bytes);
+
+    /// Rooms in which something is due by now, `most` at most, each claimed for `claim`. What comes of them is told by
+    /// [`Op::Sweep`]. Called by whoever sweeps; an empty answer says that nothing is due.
+    ///
+    /// # Errors
+    /// Nothing is claimed, or it is for `claim`.
+    fn claim_due(&self, most: usize, claim: Duration) -> BoxFuture<'_, Result<Vec<RoomId>, StoreError>>;
+
+    /// Renews this node's lease, and looks for nodes whose lease has ended. Called every fifth of a lease.
+    ///
+    /// # Errors
+    /// Perhaps not renewed.
+    fn beat(&self) -> BoxFuture<'_, Result<Beat, StoreError>>;
+
+    /// Rooms, `most` at most, in which connections of a dead node may be left; none: its end is complete, and forgotten.
+    /// Renews the claim on the node.
+    ///
+    /// # Errors
+    /// As [`Store::apply`].
+    fn rooms_of<'a>(&'a self, node: &'a str, most: usize) -> BoxFuture<'a, Result<Vec<RoomId>, StoreError>>;
+
+    /// Nothing of a dead node is left in these rooms.
+    ///
+    /// # Errors
+    /// As [`Store::apply`]; they may be named by [`Store::rooms_of`] again.
+    fn buried<'a>(&'a self, node: &'a str, rooms: Vec<RoomId>) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Gives this node's lease back: its connections are gone by now. Called last.
+    fn resign(&self) -> BoxFuture<'_, ()>;
+
+    /// The name under which this node's payloads are published; another one after each lost lease.
+    fn instance(&self) -> Arc<str>;
 
     /// Whether the store can serve now.
     fn readiness(&self) -> Readiness;

@@ -3,6 +3,8 @@
 //! ```text
 //! durable:  E <epoch> SP <first seq> RS <event> RS <event> …      seq rises by one from event to event
 //! signal:   S <user id of the sender> RS [<user id> US …] RS <frame>   no receivers named: all members
+//! moves:    M <instance> SP <its members> RS <user id> US <position> RS …   the sending node has delivered them to its own
+//! occupancy: C <members>                                              of a room that counts
 //! ```
 //!
 //! RS is 0x1e and US 0x1f: neither can stand unescaped in JSON or in a user id, so a payload is split without being
@@ -34,6 +36,20 @@ pub enum Payload<'a> {
         /// The frame.
         frame: &'a [u8],
     },
+    /// Where users of another node are now.
+    Moves {
+        /// The node, as [`Store::instance`](super::Store::instance) has it.
+        instance: &'a str,
+        /// How many connections of the room the node has.
+        members: u64,
+        /// User id and position, JSON text.
+        moves: Vec<(&'a str, &'a [u8])>,
+    },
+    /// How many members a room that counts has.
+    Occupancy {
+        /// That many.
+        members: u64,
+    },
 }
 
 /// Takes a payload apart; `None` for one that no gateway of this version wrote.
@@ -56,8 +72,45 @@ pub fn parse(payload: &[u8]) -> Option<Payload<'_>> {
                 frame: parts.next()?,
             })
         }
+        b'M' => {
+            let (instance, members) = std::str::from_utf8(parts.next()?).ok()?.split_once(' ')?;
+            let moves = parts.map(|part| {
+                let at = part.iter().position(|&b| b == US)?;
+                Some((std::str::from_utf8(&part[..at]).ok()?, &part[at + 1..]))
+            });
+            Some(Payload::Moves {
+                instance,
+                members: members.parse().ok()?,
+                moves: moves.collect::<Option<_>>()?,
+            })
+        }
+        b'C' => {
+            let members = std::str::from_utf8(rest).ok()?.parse().ok()?;
+            Some(Payload::Occupancy { members })
+        }
         _ => None,
     }
+}
+
+/// The payload of moves.
+pub fn moves<'a>(
+    instance: &str,
+    members: usize,
+    moves: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+) -> Bytes {
+    let mut out = format!("M{instance} {members}").into_bytes();
+    for (user, position) in moves {
+        out.push(RS);
+        out.extend_from_slice(user.as_bytes());
+        out.push(US);
+        out.extend_from_slice(position);
+    }
+    out.into()
+}
+
+/// The payload of a room's occupancy, as `lua/room.lua` writes it, too.
+pub fn occupancy(members: u64) -> Bytes {
+    format!("C{members}").into()
 }
 
 /// The payload of durable events, `first` being the `seq` of the first.
@@ -124,6 +177,25 @@ mod tests {
     }
 
     #[test]
+    fn moves_and_occupancy_read_back() {
+        let moved: [(&str, &[u8]); 2] = [("u 1", b"{\"x\":1}"), ("b", b"{}")];
+        let bytes = moves("gw-1~x", 50, moved);
+        assert_eq!(bytes.as_ref(), b"Mgw-1~x 50\x1eu 1\x1f{\"x\":1}\x1eb\x1f{}");
+        assert_eq!(
+            parse(&bytes),
+            Some(Payload::Moves {
+                instance: "gw-1~x",
+                members: 50,
+                moves: moved.to_vec()
+            })
+        );
+        assert_eq!(
+            parse(&occupancy(1204)),
+            Some(Payload::Occupancy { members: 1204 })
+        );
+    }
+
+    #[test]
     fn what_no_gateway_wrote_is_none() {
         for junk in [
             &b""[..],
@@ -136,6 +208,13 @@ mod tests {
             b"S",
             b"Su\x1e",
             b"Su\x1e\xff\x1e{}",
+            b"M",
+            b"Mgw-1",
+            b"Mgw-1 x\x1eu\x1f{}",
+            b"Mgw-1 1\x1eu",
+            b"Mgw-1 1\x1e\xff\x1f{}",
+            b"C",
+            b"Cx",
         ] {
             assert_eq!(parse(junk), None, "{junk:?}");
         }

@@ -26,14 +26,18 @@ pub(crate) fn once(id: &str, fingerprint: u64, mut op: Op) -> Op {
 fn again(reply: &Reply) -> String {
     match reply {
         Ok(Done::Again(text)) => text.clone(),
-        Ok(Done::Ack(_) | Done::Joined(_)) | Err(_) => panic!("not again: {reply:?}"),
+        Ok(Done::Ack(_) | Done::Joined(_) | Done::Swept(_) | Done::Buried(_)) | Err(_) => {
+            panic!("not again: {reply:?}")
+        }
     }
 }
 
 fn first(reply: &Reply) -> String {
     match reply {
         Ok(Done::Ack(text)) => text.clone(),
-        Ok(Done::Again(_) | Done::Joined(_)) | Err(_) => panic!("not for the first time: {reply:?}"),
+        Ok(Done::Again(_) | Done::Joined(_) | Done::Swept(_) | Done::Buried(_)) | Err(_) => {
+            panic!("not for the first time: {reply:?}")
+        }
     }
 }
 

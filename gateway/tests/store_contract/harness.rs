@@ -16,7 +16,7 @@ use roomgate::store::{
     payload::{self, Payload},
 };
 use roomgate_shared::{
-    ids::{ConnectionId, NodeId, RoomId, UserId},
+    ids::{ConnectionId, RoomId, UserId},
     protocol::{
         JsonText,
         command::{Fields, Since},
@@ -196,7 +196,9 @@ impl Node {
 pub(crate) fn ack(reply: &Reply) -> Value {
     match reply {
         Ok(Done::Ack(text)) => serde_json::from_str(text).unwrap(),
-        Ok(Done::Joined(_) | Done::Again(_)) | Err(_) => panic!("no ack: {reply:?}"),
+        Ok(Done::Joined(_) | Done::Again(_) | Done::Swept(_) | Done::Buried(_)) | Err(_) => {
+            panic!("no ack: {reply:?}")
+        }
     }
 }
 
@@ -204,7 +206,9 @@ pub(crate) fn ack(reply: &Reply) -> Value {
 pub(crate) fn joined(reply: &Reply) -> Joined {
     match reply {
         Ok(Done::Joined(joined)) => joined.clone(),
-        Ok(Done::Ack(_) | Done::Again(_)) | Err(_) => panic!("no join: {reply:?}"),
+        Ok(Done::Ack(_) | Done::Again(_) | Done::Swept(_) | Done::Buried(_)) | Err(_) => {
+            panic!("no join: {reply:?}")
+        }
     }
 }
 
@@ -243,7 +247,6 @@ pub(crate) fn join(id: &str, number: u64) -> Join {
         user: user(id),
         name: format!("<{id}>"),
         connection: connection(number),
-        node: NodeId::new("gw-1").unwrap(),
         presence: Vec::new(),
         since: None,
         messages: 50,

@@ -35,6 +35,7 @@ pub(crate) fn config(url: &str, index: usize, limits: StoreLimits) -> RedisConfi
         wait_replicas: 0,
         node: NodeId::new(format!("gw-{}-{index}", std::process::id())).unwrap(),
         limits,
+        lease: Duration::from_secs(10),
     }
 }
 
@@ -55,7 +56,9 @@ fn exists(key: &str) -> bool {
 
 /// Every key of the room has its type, and a life between `least` and `most` seconds.
 fn check_keys(room: &RoomId, least: i64, most: i64) {
-    let kinds = ["hash", "hash", "hash", "zset", "zset", "hash", "zset"];
+    let kinds = [
+        "hash", "hash", "hash", "zset", "zset", "hash", "zset", "hash", "hash", "zset", "hash",
+    ];
     for (key, kind) in keys::room(room).iter().zip(kinds) {
         if exists(key) {
             assert_eq!(server().ask(&["TYPE", key]).trim(), kind, "{key}");
@@ -65,7 +68,7 @@ fn check_keys(room: &RoomId, least: i64, most: i64) {
     }
     let listed = server().ask(&["KEYS", &format!("room:{{{room}}}:*")]);
     for key in listed.lines().filter(|line| !line.is_empty()) {
-        assert!(keys::room(room)[..8].iter().any(|known| known == key), "{key}");
+        assert!(keys::room(room)[..11].iter().any(|known| known == key), "{key}");
     }
 }
 
@@ -167,7 +170,7 @@ async fn messages_past_retention_are_purged() {
     node.joined(&room, enter("u1", 1)).await;
     node.apply(&room, (0..40).map(|_| send("u1", "1")).collect())
         .await;
-    let [.., messages, message, _, _, _, _] = keys::room(&room);
+    let [_, _, _, _, messages, message, ..] = keys::room(&room);
     eventually("old messages are gone from both keys", || async {
         node.apply(&room, (0..16).map(|_| broadcast("u1", "1")).collect())
             .await;

@@ -8,8 +8,8 @@ use simd_json::{Buffers, Tape};
 use twox_hash::XxHash3_64;
 
 use super::{
-    DEFAULT_PAGE, MAX_BATCH, MAX_BROADCAST_BYTES, MAX_DEPTH, MAX_NAME_CHARS, MAX_PAGE, MAX_PRESENCE_BYTES,
-    MAX_SIGNAL_BYTES, MAX_SIGNAL_TO, MAX_STATE_BYTES,
+    DEFAULT_PAGE, MAX_BATCH, MAX_BROADCAST_BYTES, MAX_DEPTH, MAX_MOVE_BYTES, MAX_NAME_CHARS, MAX_PAGE,
+    MAX_PRESENCE_BYTES, MAX_SIGNAL_BYTES, MAX_SIGNAL_TO, MAX_STATE_BYTES,
     codes::ErrorCode,
     command::{Command, CommandType, Fields, MessageKind, Since},
     json::JsonText,
@@ -123,6 +123,9 @@ impl Incoming<'_, '_> {
                 distinct(set.iter().map(|(name, _)| name).chain(&remove))?;
                 Command::PresenceUpdate { set, remove }
             }
+            CommandType::Move => Command::Move {
+                position: data.position()?,
+            },
             CommandType::Signal => Command::Signal {
                 event: data.name("event")?,
                 payload: data.payload("payload", MAX_SIGNAL_BYTES)?,
@@ -307,6 +310,23 @@ impl<'t, 'f> Data<'t, 'f> {
             .and_then(|n| usize::try_from(n).ok())
             .filter(|n| (min..=max).contains(n))
             .ok_or_else(|| bad(format!("`{name}` is an integer from {min} to {max}")))
+    }
+
+    /// The data themselves, as a position.
+    fn position(&self) -> Result<JsonText, Refused> {
+        let data = self
+            .0
+            .filter(|data| data.members().is_some_and(|members| members.count() > 0));
+        let position = data
+            .ok_or_else(|| bad("`data` is the position, such as {\"x\":4,\"y\":7}"))?
+            .compact();
+        if position.len() > MAX_MOVE_BYTES {
+            return Err(too_large(format!(
+                "`data` has {} bytes; {MAX_MOVE_BYTES} are allowed",
+                position.len()
+            )));
+        }
+        Ok(position)
     }
 
     fn payload(&self, name: &str, max: usize) -> Result<JsonText, Refused> {

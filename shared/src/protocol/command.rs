@@ -43,6 +43,8 @@ command_types! {
     Leave = "leave";
     /// Change one's own presence.
     PresenceUpdate = "presence.update";
+    /// Say where one is.
+    Move = "move";
     /// Send an ephemeral event.
     Signal = "signal";
     /// Send a durable custom event.
@@ -72,6 +74,7 @@ impl CommandType {
             | CommandType::Ping
             | CommandType::Join
             | CommandType::Leave
+            | CommandType::Move
             | CommandType::Signal
             | CommandType::MessageHistory
             | CommandType::StateGet
@@ -145,6 +148,11 @@ pub enum Command {
         /// Fields to remove.
         remove: Vec<String>,
     },
+    /// Say where one is: ephemeral, the latest wins.
+    Move {
+        /// A small object, up to 512 bytes, such as `{"x":4,"y":7}`.
+        position: JsonText,
+    },
     /// Send an ephemeral event: at most once, no place in the order.
     Signal {
         /// The application's name for it.
@@ -211,6 +219,7 @@ impl Command {
             Command::Join { .. } => CommandType::Join,
             Command::Leave => CommandType::Leave,
             Command::PresenceUpdate { .. } => CommandType::PresenceUpdate,
+            Command::Move { .. } => CommandType::Move,
             Command::Signal { .. } => CommandType::Signal,
             Command::Broadcast { .. } => CommandType::Broadcast,
             Command::MessageSend { .. } => CommandType::MessageSend,
@@ -251,7 +260,12 @@ impl Serialize for CommandFrame {
         if let Some(room) = &self.room {
             map.serialize_entry("room", room)?;
         }
-        map.serialize_entry("data", &DataOf(&self.command))?;
+        if let Command::Move { position } = &self.command {
+            // It is the data.
+            map.serialize_entry("data", position)?;
+        } else {
+            map.serialize_entry("data", &DataOf(&self.command))?;
+        }
         map.end()
     }
 }
@@ -273,7 +287,7 @@ impl Serialize for DataOf<'_> {
         let mut map = serializer.serialize_map(None)?;
         match self.0 {
             Command::Auth { token } => map.serialize_entry("token", token)?,
-            Command::Ping | Command::Leave => {}
+            Command::Ping | Command::Leave | Command::Move { .. } => {}
             Command::Join {
                 since,
                 presence,

@@ -134,6 +134,9 @@ pub struct Member {
 /// `data` of `presence`: what changed among the members, in one event.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PresenceChange {
+    /// `joined` is every member there is: the room has just begun to tell who is there again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
     /// New members.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub joined: Vec<Member>,
@@ -344,6 +347,30 @@ pub fn status_text(away: bool) -> &'static str {
     } else {
         r#"{"type":"status","data":{"redis":"ok"}}"#
     }
+}
+
+/// `data` of `occupancy`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Occupancy {
+    /// How many members the room has.
+    pub members: u64,
+}
+
+/// The text of `occupancy`.
+pub fn occupancy_text(room: &RoomId, members: u64) -> String {
+    format!(r#"{{"type":"occupancy","room":"{room}","data":{{"members":{members}}}}}"#)
+}
+
+/// What stands in `moves` before the positions; [`push_move`] adds each, and two braces end it.
+pub fn moves_head(room: &RoomId) -> String {
+    format!(r#"{{"type":"moves","room":"{room}","data":{{"#)
+}
+
+/// Adds where a user is to what stands in `moves`, without a comma. `position` is JSON text.
+pub fn push_move(out: &mut String, user: &str, position: &str) {
+    push_str(out, user);
+    out.push(':');
+    out.push_str(position);
 }
 
 /// The text of a signal.

@@ -20,6 +20,8 @@ pub const MAX_BATCH: usize = 64;
 pub const MAX_DEPTH: usize = 32;
 /// Largest own presence, in bytes of JSON.
 pub const MAX_PRESENCE_BYTES: usize = 4 * 1024;
+/// Largest position of a `move`, in bytes of JSON.
+pub const MAX_MOVE_BYTES: usize = 512;
 /// Largest payload of a `signal`, in bytes of JSON.
 pub const MAX_SIGNAL_BYTES: usize = 16 * 1024;
 /// Largest payload of a `broadcast`, in bytes of JSON.

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
-use roomgate_shared::ids::UserId;
+use roomgate_shared::ids::ConnectionId;
 
 use super::*;
 use crate::hub::frame::frame_len;
@@ -75,7 +75,20 @@ fn enter_with(
         missed,
         ..Entry::default()
     };
-    room.enter(client.clone(), Arc::default(), entry)
+    room.enter(client.clone(), room.membership(client.id), entry)
+}
+
+impl LocalRoom {
+    /// A connection's place in the room, or a new one.
+    fn membership(&self, connection: ConnectionId) -> Arc<Membership> {
+        let inner = self.inner.lock();
+        let member = inner.members.iter().find(|member| member.client.id == connection);
+        member.map_or_else(Arc::default, |member| member.membership.clone())
+    }
+}
+
+fn leave(room: &LocalRoom, client: &Client) -> bool {
+    room.leave(&room.membership(client.id))
 }
 
 #[test]
@@ -230,7 +243,7 @@ fn what_was_given_is_kept_for_those_who_come_back() {
         missed: &missed,
         ..Entry::default()
     };
-    room.enter(b.clone(), Arc::default(), entry);
+    room.enter(b.clone(), room.membership(b.id), entry);
     room.release();
     assert_eq!(given(&b), numbers(5..=10));
     assert_eq!(given(&a), numbers(4..=10));
@@ -277,7 +290,7 @@ fn who_enters_a_resync_is_heard_though_those_who_awaited_theirs_have_left() {
     assert_eq!(room.begin_resync().len(), 1);
     room.hold();
     enter_with(&room, &b, "e2", 2, "ack", &[]);
-    room.leave(a.id);
+    leave(&room, &a);
     room.release();
     room.deliver(&payload("e2", 3..=3));
     assert_eq!(given(&b), ["ack", "3"]);
@@ -325,7 +338,7 @@ fn a_repair_that_takes_long_holds_so_much_and_is_followed_by_another() {
 fn nothing_follows_a_leave() {
     let (room, a) = (room(), client(1));
     enter(&room, &a, 0);
-    assert!(room.leave(a.id) && !room.leave(a.id));
+    assert!(leave(&room, &a) && !leave(&room, &a));
     room.deliver(&payload(EPOCH, 1..=1));
     room.deliver(&payload::signal("x", [], "s"));
     assert_eq!(given(&a), Vec::<String>::new());

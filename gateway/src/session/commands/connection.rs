@@ -30,6 +30,7 @@ impl Session {
             Command::Join { .. }
             | Command::Leave
             | Command::PresenceUpdate { .. }
+            | Command::Move { .. }
             | Command::Signal { .. }
             | Command::Broadcast { .. }
             | Command::MessageSend { .. }

@@ -1,6 +1,9 @@
-//! `join`, `leave`, `presence.update`.
+//! `join`, `leave`, `presence.update`, `move`.
 
-use roomgate_shared::protocol::command::{Fields, Since};
+use roomgate_shared::protocol::{
+    JsonText,
+    command::{Fields, Since},
+};
 
 use crate::{
     session::Session,
@@ -12,7 +15,6 @@ pub(super) fn join(session: &Session, since: Option<Since>, presence: Fields, me
         user: session.client.user.clone(),
         name: session.client.name.to_string(),
         connection: session.client.id,
-        node: session.context.node.clone(),
         presence,
         since,
         messages,
@@ -25,6 +27,12 @@ pub(super) fn leave(session: &Session) -> Op {
         user: session.client.user.clone(),
         connection: session.client.id,
         leaving: true,
+    }
+}
+
+pub(super) fn moved(session: &Session, position: JsonText) -> Op {
+    Op::Positions {
+        positions: vec![(session.client.user.clone(), position)],
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) fn operation(
         } => members::join(session, since, presence, messages),
         Command::Leave => members::leave(session),
         Command::PresenceUpdate { set, remove } => members::presence_update(session, key, set, remove),
+        Command::Move { position } => members::moved(session, position),
         Command::UsersList { cursor, limit } => Op::UsersList { cursor, limit },
         Command::Signal { event, payload, to } => messages::signal(session, room, &event, &payload, to),
         Command::Broadcast { event, payload } => messages::broadcast(session, key, &event, &payload),

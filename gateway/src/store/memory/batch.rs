@@ -18,7 +18,10 @@ use super::{
     no_room, pages,
     room::{Room, User, push_object},
 };
-use crate::store::{CommandKey, Done, Join, Joined, Op, Refusal, Reply, StoreLimits, payload};
+use crate::store::{
+    Buried, CommandKey, Done, Join, Joined, Op, Positions, PresenceMode, Refusal, Reply, Returning,
+    StoreLimits, Swept, payload,
+};
 
 /// Largest magnitude below which every integer is a double.
 const EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
@@ -33,6 +36,11 @@ pub(super) struct Batch<'a> {
     events: Vec<Bytes>,
     signals: Vec<Bytes>,
     presence: Presence,
+    /// What members are told of each other, and how many there were.
+    telling: PresenceMode,
+    were: usize,
+    /// Messages past retention that went.
+    purged: u64,
     /// Replies, `None` where the end of the batch decides.
     replies: Vec<Option<Reply>>,
     /// Joins and tails, answered at the end: their place among the replies.
@@ -55,7 +63,7 @@ struct Presence {
     updated: Vec<String>,
     away: Vec<String>,
     back: Vec<String>,
-    left: Vec<String>,
+    left: Vec<(String, &'static str)>,
     /// Replies that tell the event's `seq`.
     acks: Vec<PresenceAck>,
 }
@@ -68,22 +76,18 @@ struct PresenceAck {
 }
 
 impl Presence {
-    fn lists(&mut self) -> [&mut Vec<String>; 5] {
-        [
-            &mut self.joined,
-            &mut self.updated,
-            &mut self.away,
-            &mut self.back,
-            &mut self.left,
-        ]
+    fn ids(&self) -> impl Iterator<Item = &String> {
+        let lists = [&self.joined, &self.updated, &self.away, &self.back];
+        let left = self.left.iter().map(|(id, _)| id);
+        lists.into_iter().flatten().chain(left)
     }
 
-    fn names(&mut self, user: &str) -> bool {
-        self.lists().iter().any(|list| list.iter().any(|id| id == user))
+    fn names(&self, user: &str) -> bool {
+        self.ids().any(|id| id == user)
     }
 
-    fn is_empty(&mut self) -> bool {
-        self.lists().iter().all(|list| list.is_empty())
+    fn is_empty(&self) -> bool {
+        self.ids().next().is_none()
     }
 }
 
@@ -93,14 +97,18 @@ enum Change {
     Updated,
     Away,
     Back,
-    Left,
+    /// For this reason.
+    Left(&'static str),
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(room: &'a mut Room, limits: &'a StoreLimits, now: u64) -> Self {
-        room.purge(now, limits);
+        let purged = room.purge(now, limits);
         let first = room.seq + 1;
         Self {
+            telling: room.telling(limits),
+            were: room.users.len(),
+            purged,
             room,
             limits,
             now,
@@ -176,6 +184,37 @@ impl<'a> Batch<'a> {
                 self.room.active = self.now;
                 None
             }
+            Op::Positions { positions } => {
+                for (user, position) in positions {
+                    if self.room.users.contains_key(user.as_str()) {
+                        let position = position.as_str().to_owned();
+                        self.room.positions.insert(user.to_string(), position);
+                    }
+                }
+                self.room.active = self.now;
+                Some(Ok(Done::Ack("{}".to_owned())))
+            }
+            Op::Active { users } => {
+                for user in users {
+                    if let Some(user) = self.room.users.get_mut(user.as_str()) {
+                        user.last_seen = self.now;
+                    }
+                }
+                self.room.active = self.now;
+                Some(Ok(Done::Ack("{}".to_owned())))
+            }
+            Op::Sweep => Some(Ok(Done::Swept(self.sweep()))),
+            // There is but one node, and its end is that of the store.
+            Op::Bury { .. } => Some(Ok(Done::Buried(Buried {
+                away: 0,
+                cursor: String::new(),
+            }))),
+            Op::Return { members } => {
+                for member in members {
+                    self.come_back(member);
+                }
+                Some(Ok(Done::Ack("{}".to_owned())))
+            }
         };
         self.replies.push(reply);
     }
@@ -183,6 +222,7 @@ impl<'a> Batch<'a> {
     /// Ends the batch: payloads to publish, and the replies.
     pub(super) fn finish(mut self) -> (Vec<Bytes>, Vec<Reply>) {
         self.flush_presence();
+        let turned = self.settle();
         for (at, picture) in std::mem::take(&mut self.pictures) {
             self.replies[at] = Some(Ok(Done::Joined(self.picture(picture))));
         }
@@ -194,6 +234,10 @@ impl<'a> Batch<'a> {
                 self.events.iter().map(Bytes::as_ref),
             ));
         }
+        let members = self.room.users.len();
+        if self.telling == PresenceMode::Count && (turned || members != self.were) {
+            published.push(payload::occupancy(members as u64));
+        }
         published.append(&mut self.signals);
         let replies = self
             .replies
@@ -201,6 +245,99 @@ impl<'a> Batch<'a> {
             .map(|reply| reply.unwrap_or_else(|| Err(no_room())))
             .collect();
         (published, replies)
+    }
+
+    /// Turns the room to counts if it has become too large to tell who is there, or back. Whether it was turned to counts.
+    fn settle(&mut self) -> bool {
+        let (members, most) = (self.room.users.len() as u64, self.limits.full_members);
+        if self.limits.presence != PresenceMode::Full {
+            return false;
+        }
+        if self.telling == PresenceMode::Full && members > most {
+            self.telling = PresenceMode::Count;
+            self.room.counting = true;
+            return true;
+        }
+        if self.telling == PresenceMode::Count && members * 5 < most * 4 {
+            self.telling = PresenceMode::Full;
+            self.room.counting = false;
+            self.event(EventType::Presence, None, |_, room| {
+                format!(
+                    r#"{{"all":true,"joined":[{}]}}"#,
+                    pages::all_users(room).join(",")
+                )
+            });
+        }
+        false
+    }
+
+    fn sweep(&mut self) -> Swept {
+        let grace = self.limits.grace.as_millis() as u64;
+        let mut left = 0;
+        while let Some((since, id)) = self.room.aways.first().cloned()
+            && since + grace <= self.now
+        {
+            self.change(&id, Change::Left("timeout"));
+            self.room.remove(&id, since);
+            left += 1;
+        }
+        Swept {
+            left,
+            purged: self.purged,
+            now: self.now,
+            next: self.room.due(self.now, self.limits),
+        }
+    }
+
+    fn come_back(&mut self, member: Returning) {
+        let id = member.user.as_str();
+        match self.room.users.get(id) {
+            None => {
+                self.change(id, Change::Joined);
+                self.arrive(id, member.name, BTreeMap::new(), member.connection);
+            }
+            Some(user) if user.connections.contains(&member.connection) => {}
+            Some(user) => {
+                if user.away.is_some() {
+                    self.change(id, Change::Back);
+                }
+                self.connect(id, member.connection);
+            }
+        }
+        self.room.active = self.now;
+    }
+
+    /// A user becomes a member.
+    fn arrive(
+        &mut self,
+        id: &str,
+        name: String,
+        presence: BTreeMap<String, String>,
+        connection: ConnectionId,
+    ) {
+        let user = User {
+            name,
+            presence,
+            joined_at: self.now,
+            last_seen: self.now,
+            connections: [connection].into(),
+            away: None,
+        };
+        self.room.users.insert(id.to_owned(), user);
+        let members = self.room.users.len();
+        let activity = &mut self.room.activity;
+        activity.joins += 1;
+        activity.peak = activity.peak.max(members);
+    }
+
+    /// A member has one more connection.
+    fn connect(&mut self, id: &str, connection: ConnectionId) {
+        if let Some(user) = self.room.users.get_mut(id) {
+            user.last_seen = self.now;
+            user.connections.insert(connection);
+            let away = user.away.take();
+            self.room.set_away(id, away, None);
+        }
     }
 
     /// Carries out a command that makes one event, unless it has happened before. `act` gives the state's version, if
@@ -263,7 +400,11 @@ impl<'a> Batch<'a> {
         room.seq
     }
 
+    /// Gathers a change of one user for the presence event; nothing in a room that does not tell who is there.
     fn change(&mut self, user: &str, change: Change) {
+        if self.telling != PresenceMode::Full {
+            return;
+        }
         if self.presence.names(user) {
             self.flush_presence();
         }
@@ -272,7 +413,7 @@ impl<'a> Batch<'a> {
             Change::Updated => &mut self.presence.updated,
             Change::Away => &mut self.presence.away,
             Change::Back => &mut self.presence.back,
-            Change::Left => &mut self.presence.left,
+            Change::Left(reason) => return self.presence.left.push((user.to_owned(), reason)),
         };
         list.push(user.to_owned());
     }
@@ -291,7 +432,8 @@ impl<'a> Batch<'a> {
                     .join(",")
             };
             let ids = |list: &[String]| list.iter().map(|id| quoted(id)).collect::<Vec<_>>().join(",");
-            let left = |id: &String| format!(r#"{{"user":{},"reason":"left"}}"#, quoted(id));
+            let left =
+                |(id, reason): &(String, &str)| format!(r#"{{"user":{},"reason":"{reason}"}}"#, quoted(id));
             let parts = [
                 ("joined", users(&presence.joined)),
                 ("updated", users(&presence.updated)),
@@ -334,39 +476,40 @@ impl<'a> Batch<'a> {
             Ok(merged) => merged,
             Err(refusal) => return Some(Err(refusal)),
         };
-        let change = match known {
-            None => Some(Change::Joined),
-            Some(user) if user.connections.is_empty() => Some(Change::Back),
-            Some(user) if user.presence != merged || user.name != name => Some(Change::Updated),
-            Some(user) if !user.connections.contains(&connection) => None,
-            Some(_) => None,
-        };
         // One that is back says so by its id alone; what else has changed comes with it.
-        let also = known.is_some_and(|user| {
-            user.connections.is_empty() && (user.presence != merged || user.name != name)
-        });
-        if let Some(change) = change {
-            self.change(id.as_str(), change);
+        let (away, differs) = match known {
+            None => {
+                self.change(id.as_str(), Change::Joined);
+                self.arrive(id.as_str(), name, merged, connection);
+                return self.ask_for_picture(id, since, messages);
+            }
+            Some(user) => (
+                user.connections.is_empty(),
+                user.presence != merged || user.name != name,
+            ),
+        };
+        if away {
+            self.change(id.as_str(), Change::Back);
         }
-        if also {
+        if away && differs && self.telling == PresenceMode::Full {
             self.presence.updated.push(id.to_string());
+        } else if differs {
+            self.change(id.as_str(), Change::Updated);
         }
-        let user = self.room.users.entry(id.to_string()).or_insert_with(|| User {
-            name: String::new(),
-            presence: BTreeMap::new(),
-            joined_at: self.now,
-            last_seen: self.now,
-            connections: Default::default(),
-        });
-        user.name = name;
-        user.presence = merged;
-        user.last_seen = self.now;
-        user.connections.insert(connection);
+        if let Some(user) = self.room.users.get_mut(id.as_str()) {
+            user.name = name;
+            user.presence = merged;
+        }
+        self.connect(id.as_str(), connection);
+        self.ask_for_picture(id, since, messages)
+    }
+
+    fn ask_for_picture(&mut self, user: UserId, since: Option<Since>, messages: usize) -> Option<Reply> {
         self.room.active = self.now;
         self.pictures.push((
             self.replies.len(),
             Picture::Join {
-                user: id,
+                user,
                 since,
                 messages,
             },
@@ -387,13 +530,21 @@ impl<'a> Batch<'a> {
             user.last_seen = self.now;
             return done;
         }
-        self.change(id.as_str(), if leaving { Change::Left } else { Change::Away });
+        let change = if leaving {
+            Change::Left("left")
+        } else {
+            Change::Away
+        };
+        self.change(id.as_str(), change);
         if leaving {
-            self.room.users.remove(id.as_str());
+            self.room.remove(id.as_str(), self.now);
         } else if let Some(user) = self.room.users.get_mut(id.as_str()) {
             user.connections.remove(&connection);
             user.last_seen = self.now;
+            user.away = Some(self.now);
+            self.room.set_away(id.as_str(), None, Some(self.now));
         }
+        self.room.active = self.now;
         done
     }
 
@@ -421,16 +572,7 @@ impl<'a> Batch<'a> {
         };
         if merged == user.presence {
             if self.presence.is_empty() {
-                let seq = self.room.seq;
-                if let Some(key) = &key {
-                    let first = First {
-                        seq,
-                        ts: self.now,
-                        version: 0,
-                    };
-                    self.room.commands.remember(id.as_str(), key, first);
-                }
-                return Some(ack_seq(seq));
+                return Some(self.changed_silently(id, key));
             }
             // What the user sees is told by the event that is yet to be made.
             self.presence.acks.push(PresenceAck {
@@ -444,11 +586,29 @@ impl<'a> Batch<'a> {
             user.presence = merged;
             user.last_seen = self.now;
         }
+        self.room.active = self.now;
+        if self.telling != PresenceMode::Full {
+            return Some(self.changed_silently(id, key));
+        }
         self.presence.acks.push(PresenceAck {
             at: self.replies.len(),
             key: key.map(|key| (id.to_string(), key)),
         });
         None
+    }
+
+    /// The answer to a change of presence that makes no event.
+    fn changed_silently(&mut self, id: &UserId, key: Option<CommandKey>) -> Reply {
+        let seq = self.room.seq;
+        if let Some(key) = &key {
+            let first = First {
+                seq,
+                ts: self.now,
+                version: 0,
+            };
+            self.room.commands.remember(id.as_str(), key, first);
+        }
+        ack_seq(seq)
     }
 
     fn message_send(&mut self, by: &UserId, tail: &str) -> (u64, String) {
@@ -551,6 +711,7 @@ impl<'a> Batch<'a> {
 
     fn picture(&self, picture: Picture) -> Joined {
         let room = &*self.room;
+        let who = self.telling == PresenceMode::Full;
         let (since, you, messages) = match &picture {
             Picture::Join {
                 user,
@@ -572,6 +733,12 @@ impl<'a> Batch<'a> {
                     data,
                     missed,
                     recovered: true,
+                    positions: if who {
+                        positions(room)
+                    } else {
+                        Positions::default()
+                    },
+                    occupancy: (self.telling == PresenceMode::Count).then_some(room.users.len() as u64),
                 };
             }
             Some(Err(reason)) => reason,
@@ -579,7 +746,7 @@ impl<'a> Batch<'a> {
         };
         let data = format!(
             r#"{{"epoch":"{epoch}","seq":{seq},"recovered":false,"reason":"{reason}",{},"messages":[{}]{you}}}"#,
-            pages::picture(room),
+            pages::picture(room, who),
             pages::newest(room, messages, self.limits),
         );
         Joined {
@@ -588,8 +755,16 @@ impl<'a> Batch<'a> {
             data,
             missed: Vec::new(),
             recovered: false,
+            positions: Positions::default(),
+            occupancy: None,
         }
     }
+}
+
+fn positions(room: &Room) -> Positions {
+    let each = room.positions.iter();
+    each.map(|(id, position)| (id.clone(), Bytes::from(position.clone())))
+        .collect()
 }
 
 fn ack_seq(seq: u64) -> Reply {

@@ -6,9 +6,9 @@ mod pages;
 mod room;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -17,26 +17,58 @@ use roomgate_shared::{
     ids::RoomId,
     protocol::{ErrorCode, command::Since},
 };
+use tokio::time::Instant;
 
 use self::{batch::Batch, room::Room};
 use super::{
-    Applied, BoxFuture, EventSink, Head, Op, Readiness, Refusal, Reply, Store, StoreError, StoreLimits,
+    Applied, Beat, BoxFuture, EventSink, Head, Op, Readiness, Refusal, Reply, Store, StoreError, StoreLimits,
 };
-
-/// Rooms that were not used for so many calls of the store are looked at for their life's end.
-const SWEEP_EVERY: u64 = 4096;
 
 /// See the module.
 pub struct MemoryStore {
     limits: StoreLimits,
     sink: Arc<dyn EventSink>,
     rooms: Mutex<Rooms>,
+    /// When the store was made, Unix ms and by the runtime's clock, which tests may pause.
+    made: (u64, Instant),
 }
 
 #[derive(Default)]
 struct Rooms {
-    by_id: HashMap<RoomId, Arc<Mutex<Room>>>,
-    calls: u64,
+    by_id: HashMap<RoomId, Entry>,
+    /// Rooms by when something is due in them, or by the end of a claim that is later.
+    due: BTreeSet<(u64, RoomId)>,
+}
+
+struct Entry {
+    room: Arc<Mutex<Room>>,
+    /// As it stands in `due`.
+    due: u64,
+    /// Until when nobody else is to sweep it.
+    claimed: u64,
+}
+
+impl Rooms {
+    fn remove(&mut self, id: &RoomId) {
+        if let Some(entry) = self.by_id.remove(id) {
+            self.due.remove(&(entry.due, id.clone()));
+        }
+    }
+
+    /// Something is due in the room at `due`; `swept` ends a claim.
+    fn schedule(&mut self, id: &RoomId, due: u64, swept: bool) {
+        if let Some(entry) = self.by_id.get_mut(id) {
+            if swept {
+                entry.claimed = 0;
+            }
+            let due = due.max(entry.claimed);
+            if entry.due != due {
+                self.due.remove(&(entry.due, id.clone()));
+                self.due.insert((due, id.clone()));
+                entry.due = due;
+            }
+        }
+    }
 }
 
 impl MemoryStore {
@@ -46,28 +78,27 @@ impl MemoryStore {
             limits,
             sink,
             rooms: Mutex::default(),
+            made: (unix_ms(), Instant::now()),
         })
     }
 
     /// The room, made if it is not there and `create`.
     fn room(&self, id: &RoomId, now: u64, create: bool) -> Option<Arc<Mutex<Room>>> {
         let mut rooms = self.rooms.lock();
-        rooms.calls += 1;
-        if rooms.calls.is_multiple_of(SWEEP_EVERY) {
-            rooms.by_id.retain(|_, room| {
-                room.try_lock()
-                    .is_none_or(|room| !room.is_over(now, &self.limits))
-            });
-        }
-        if let Some(room) = rooms.by_id.get(id) {
-            if !room.lock().is_over(now, &self.limits) {
-                return Some(room.clone());
+        if let Some(entry) = rooms.by_id.get(id) {
+            if !entry.room.lock().is_over(now, &self.limits) {
+                return Some(entry.room.clone());
             }
-            rooms.by_id.remove(id);
+            rooms.remove(id);
         }
         create.then(|| {
             let room = Arc::new(Mutex::new(Room::new(id.clone(), crate::random::epoch(), now)));
-            rooms.by_id.insert(id.clone(), room.clone());
+            let entry = Entry {
+                room: room.clone(),
+                due: u64::MAX,
+                claimed: 0,
+            };
+            rooms.by_id.insert(id.clone(), entry);
             room
         })
     }
@@ -105,6 +136,7 @@ impl MemoryStore {
                 }
             },
         };
+        let swept = ops.contains(&Op::Sweep);
         let mut room = room.lock();
         let mut replies: Vec<Reply> = (0..gone).map(|_| Err(no_room())).collect();
         let mut batch = Batch::new(&mut room, &self.limits, now);
@@ -116,12 +148,22 @@ impl MemoryStore {
             self.sink.payload(id.as_str(), payload);
         }
         replies.extend(answers);
-        Applied {
+        let applied = Applied {
             replies,
             epoch: Bytes::copy_from_slice(room.epoch.as_bytes()),
             seq: room.seq,
-        }
+        };
+        let due = room.due(now, &self.limits);
+        // The other lock is taken before a room's elsewhere.
+        drop(room);
+        self.rooms.lock().schedule(id, due, swept);
+        applied
     }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 fn no_room() -> Refusal {
@@ -144,13 +186,52 @@ impl Store for MemoryStore {
 
     fn unsubscribe(&self, _: &RoomId) {}
 
+    fn publish(&self, _: &RoomId, _: Bytes) {
+        // There is no other node.
+    }
+
+    fn claim_due(&self, most: usize, claim: Duration) -> BoxFuture<'_, Result<Vec<RoomId>, StoreError>> {
+        let now = self.now_ms();
+        let until = now + claim.as_millis() as u64;
+        let mut rooms = self.rooms.lock();
+        let due = rooms.due.iter().take_while(|(at, _)| *at <= now).take(most);
+        let ids: Vec<RoomId> = due.map(|(_, id)| id.clone()).collect();
+        for id in &ids {
+            if let Some(entry) = rooms.by_id.get_mut(id) {
+                entry.claimed = until;
+            }
+            rooms.schedule(id, until, false);
+        }
+        Box::pin(async { Ok(ids) })
+    }
+
+    // One node, whose end is that of its rooms: there is no lease to keep, and nobody to take it over.
+
+    fn beat(&self) -> BoxFuture<'_, Result<Beat, StoreError>> {
+        Box::pin(async { Ok(Beat::default()) })
+    }
+
+    fn rooms_of<'a>(&'a self, _: &'a str, _: usize) -> BoxFuture<'a, Result<Vec<RoomId>, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn buried<'a>(&'a self, _: &'a str, _: Vec<RoomId>) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn resign(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
+    fn instance(&self) -> Arc<str> {
+        "memory".into()
+    }
+
     fn readiness(&self) -> Readiness {
         Readiness::Ready
     }
 
     fn now_ms(&self) -> u64 {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis() as u64)
+        self.made.0 + self.made.1.elapsed().as_millis() as u64
     }
 }

@@ -132,9 +132,14 @@ pub(super) fn users(room: &Room, cursor: Option<&str>, limit: usize) -> Reply {
     Ok(Done::Ack(data))
 }
 
-/// What the pictures of a room have in common: `version` to `members`.
-pub(super) fn picture(room: &Room) -> String {
-    let users: Vec<String> = room.users.keys().map(|id| room.user_text(id)).collect();
+/// Every member.
+pub(super) fn all_users(room: &Room) -> Vec<String> {
+    room.users.keys().map(|id| room.user_text(id)).collect()
+}
+
+/// What the pictures of a room have in common: `version` to `members`. `who`: it tells who is there.
+pub(super) fn picture(room: &Room, who: bool) -> String {
+    let users: Vec<String> = if who { all_users(room) } else { Vec::new() };
     format!(
         r#""room":{{"id":"{}","status":"active","config":{{}}}},"version":{},"state":{},"users":[{}],"members":{}"#,
         room.id,

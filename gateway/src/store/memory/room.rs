@@ -1,6 +1,9 @@
 //! One room's data.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use roomgate_shared::{
@@ -12,7 +15,10 @@ use roomgate_shared::{
 };
 
 use super::commands::Commands;
-use crate::store::StoreLimits;
+use crate::store::{PresenceMode, StoreLimits};
+
+/// How often messages past retention are looked for in a room where nothing happens: so many times while they are kept.
+const PURGES: u64 = 24;
 
 /// A room. JSON values are kept as the text that clients get.
 pub(super) struct Room {
@@ -25,6 +31,14 @@ pub(super) struct Room {
     /// Names and values of the state, bytes.
     pub(super) state_bytes: usize,
     pub(super) users: BTreeMap<String, User>,
+    /// Those without a connection, by since when.
+    pub(super) aways: BTreeSet<(u64, String)>,
+    /// Where members are: JSON text by user id.
+    pub(super) positions: BTreeMap<String, String>,
+    /// It has had too many members to tell who is there.
+    pub(super) counting: bool,
+    /// Most members at once, arrivals, and the ms from arrival to departure of all who have left.
+    pub(super) activity: Activity,
     /// By message id, which sorts as the messages do: when it was sent, and its text.
     pub(super) messages: BTreeMap<String, (u64, String)>,
     pub(super) commands: Commands,
@@ -34,12 +48,22 @@ pub(super) struct Room {
     pub(super) active: u64,
 }
 
+/// What is counted of a room for statistics.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Activity {
+    pub(super) peak: usize,
+    pub(super) joins: u64,
+    pub(super) session_ms: u64,
+}
+
 pub(super) struct User {
     pub(super) name: String,
     pub(super) presence: BTreeMap<String, String>,
     pub(super) joined_at: u64,
     pub(super) last_seen: u64,
     pub(super) connections: BTreeSet<ConnectionId>,
+    /// Since when it has none, Unix ms.
+    pub(super) away: Option<u64>,
 }
 
 struct Logged {
@@ -58,11 +82,57 @@ impl Room {
             state: BTreeMap::new(),
             state_bytes: 0,
             users: BTreeMap::new(),
+            aways: BTreeSet::new(),
+            positions: BTreeMap::new(),
+            counting: false,
+            activity: Activity::default(),
             messages: BTreeMap::new(),
             commands: Commands::default(),
             log: VecDeque::new(),
             log_bytes: 0,
             active: now,
+        }
+    }
+
+    /// What its members are told of each other.
+    pub(super) fn telling(&self, limits: &StoreLimits) -> PresenceMode {
+        if self.counting && limits.presence == PresenceMode::Full {
+            PresenceMode::Count
+        } else {
+            limits.presence
+        }
+    }
+
+    /// When something is due in it, Unix ms.
+    pub(super) fn due(&self, now: u64, limits: &StoreLimits) -> u64 {
+        let ms = |duration: Duration| duration.as_millis() as u64;
+        let (grace, kept) = (ms(limits.grace), ms(limits.retention));
+        let mut due = self.end(limits) + 1;
+        if let Some((_, (ts, _))) = self.messages.first_key_value() {
+            due = due.min((ts + kept).max(now + grace.max(kept / PURGES)));
+        }
+        if let Some((since, _)) = self.aways.first() {
+            due = due.min(since + grace);
+        }
+        due
+    }
+
+    /// A user is no member any more, and was not here since `at`.
+    pub(super) fn remove(&mut self, id: &str, at: u64) {
+        if let Some(user) = self.users.remove(id) {
+            self.set_away(id, user.away, None);
+            self.activity.session_ms += at.saturating_sub(user.joined_at);
+        }
+        self.positions.remove(id);
+    }
+
+    /// A user that was away since `before` is so since `after`. The record is the caller's to change.
+    pub(super) fn set_away(&mut self, id: &str, before: Option<u64>, after: Option<u64>) {
+        if let Some(before) = before {
+            self.aways.remove(&(before, id.to_owned()));
+        }
+        if let Some(after) = after {
+            self.aways.insert((after, id.to_owned()));
         }
     }
 
@@ -125,17 +195,20 @@ impl Room {
             .collect())
     }
 
-    /// Drops messages past retention, and commands that are remembered no more.
-    pub(super) fn purge(&mut self, now: u64, limits: &StoreLimits) {
+    /// Drops messages past retention, and commands that are remembered no more. How many messages.
+    pub(super) fn purge(&mut self, now: u64, limits: &StoreLimits) -> u64 {
         self.commands
             .forget(now.saturating_sub(limits.dedupe.as_millis() as u64));
         let retention = limits.retention.as_millis() as u64;
+        let mut dropped = 0;
         while let Some(oldest) = self.messages.first_entry() {
             if now.saturating_sub(oldest.get().0) <= retention {
                 break;
             }
             oldest.remove();
+            dropped += 1;
         }
+        dropped
     }
 
     /// A member as clients see it; nothing for a user that is none.
@@ -150,6 +223,10 @@ impl Room {
         push_str(&mut out, &user.name);
         out.push_str(",\"presence\":");
         push_object(&mut out, user.presence.iter());
+        if let Some(position) = self.positions.get(id) {
+            out.push_str(",\"position\":");
+            out.push_str(position);
+        }
         let here = !user.connections.is_empty();
         out.push_str(if here {
             ",\"status\":\"here\",\"joinedAt\":"

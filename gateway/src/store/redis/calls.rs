@@ -10,7 +10,7 @@ mod link;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -84,6 +84,8 @@ struct Status {
     breaker: Mutex<Breaker>,
     /// Why there is no connection.
     trouble: Mutex<String>,
+    /// Counts the connections.
+    number: AtomicU64,
 }
 
 impl Drop for Calls {
@@ -101,6 +103,7 @@ impl Calls {
             up: AtomicBool::new(false),
             breaker: Mutex::new(breaker),
             trouble: Mutex::new("not connected yet".to_owned()),
+            number: AtomicU64::new(0),
         });
         let task = tokio::spawn(serve(setup, calls, Arc::clone(&status)));
         Self { inbox, status, task }
@@ -132,6 +135,21 @@ impl Calls {
         }
         drop(permits);
         awaited(answered).await
+    }
+
+    /// The number of the connection: another one after each loss.
+    pub(super) fn number(&self) -> u64 {
+        self.status.number.load(Ordering::Acquire)
+    }
+
+    /// Sends a command whose answer nobody waits for, in the order of the calls. Dropped where it cannot be sent now.
+    pub(super) fn post(&self, command: Command) {
+        if let Ok(mut permits) = self.permits(1)
+            && let Some(permit) = permits.next()
+        {
+            let (answer, _) = oneshot::channel();
+            permit.send(Call { command, answer });
+        }
     }
 
     /// Sends commands in one go, none of another caller between them, and gives their replies in their order. No step of
@@ -190,6 +208,7 @@ impl Status {
     }
 
     fn connected(&self) {
+        self.number.fetch_add(1, Ordering::AcqRel);
         self.breaker.lock().succeeded();
         self.show();
     }

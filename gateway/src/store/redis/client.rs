@@ -149,25 +149,66 @@ impl CommandClient {
         self.shared.loaded.load(Ordering::Acquire)
     }
 
-    /// `FCALL` with `args`; loads the library if it is not there, and calls once more.
-    pub(super) async fn call(&self, args: Vec<Value>) -> Result<Frame, StoreError> {
+    /// `FCALL` with `args`; loads the library if it is not there, and calls once more. `ahead` is carried out before it, in
+    /// one go with it; the connection's number if that went well, else why not.
+    pub(super) async fn call(
+        &self,
+        ahead: Vec<Command>,
+        args: Vec<Value>,
+    ) -> Result<(Frame, Result<u64, StoreError>), StoreError> {
         // The arguments share their bytes: a copy is cheap.
-        let again = args.clone();
-        match self.call_once(args).await {
+        let again = (ahead.clone(), args.clone());
+        match self.call_once(ahead, args).await {
             Err(CommandError::NoFunction) => {
                 self.shared.loaded.store(false, Ordering::Release);
                 let calls = self.calls()?;
                 let loaded = calls.call("FUNCTION", library()).await?;
                 self.shared.loaded(answer(loaded))?;
-                Ok(self.call_once(again).await?)
+                Ok(self.call_once(again.0, again.1).await?)
             }
             result => Ok(result?),
         }
     }
 
-    async fn call_once(&self, args: Vec<Value>) -> Result<Frame, CommandError> {
+    async fn call_once(
+        &self,
+        mut ahead: Vec<Command>,
+        args: Vec<Value>,
+    ) -> Result<(Frame, Result<u64, StoreError>), CommandError> {
         let calls = self.calls().map_err(CommandError::Store)?;
-        answer(calls.call("FCALL", args).await.map_err(CommandError::Store)?)
+        let number = calls.number();
+        if ahead.is_empty() {
+            let frame = answer(calls.call("FCALL", args).await.map_err(CommandError::Store)?)?;
+            return Ok((frame, Ok(number)));
+        }
+        ahead.push(("FCALL", args));
+        let mut replies = calls.pipeline(ahead).await;
+        let last = replies
+            .pop()
+            .unwrap_or_else(|| Err(StoreError::unavailable("nothing was sent")));
+        let frame = answer(last.map_err(CommandError::Store)?)?;
+        let mut before = replies.into_iter();
+        let went = before.try_for_each(|reply| answer(reply?).map(|_| ()).map_err(StoreError::from));
+        Ok((frame, went.map(|()| number)))
+    }
+
+    /// The number of the connection of the room calls; see [`Calls::number`].
+    pub(super) fn connection(&self) -> u64 {
+        self.calls.get().map_or(0, Calls::number)
+    }
+
+    /// See [`Calls::post`].
+    pub(super) fn post(&self, command: Command) {
+        if let Ok(calls) = self.calls() {
+            calls.post(command);
+        }
+    }
+
+    /// One command over the connection of the room calls, which is no room's.
+    pub(super) async fn ask(&self, command: Command) -> Result<Frame, StoreError> {
+        let mut replies = self.pipeline(vec![command]).await;
+        let reply = replies.pop().unwrap_or(Err(CommandError::NoFunction));
+        Ok(reply?)
     }
 
     /// Sends commands in one go over the connection of the room calls; see [`Calls::pipeline`].

@@ -27,6 +27,8 @@ pub struct RedisConfig {
     pub node: NodeId,
     /// Bounds that the store keeps to.
     pub limits: StoreLimits,
+    /// How long the node's lease holds from its last renewal.
+    pub lease: Duration,
 }
 
 impl RedisConfig {

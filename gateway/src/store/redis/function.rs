@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 
 /// The files, in the order in which they are joined: each uses only what stands before it.
-const FILES: [&str; 9] = [
+const FILES: [&str; 11] = [
     include_str!("lua/base.lua"),
     include_str!("lua/epochs.lua"),
     include_str!("lua/commands.lua"),
@@ -15,13 +15,17 @@ const FILES: [&str; 9] = [
     include_str!("lua/users.lua"),
     include_str!("lua/state.lua"),
     include_str!("lua/join.lua"),
+    include_str!("lua/sweep.lua"),
     include_str!("lua/room.lua"),
+    include_str!("lua/index.lua"),
 ];
 
 /// The library.
 pub(super) struct Library {
-    /// Name of the library and of its one function.
+    /// Name of the library and of the function for rooms.
     pub(super) name: Bytes,
+    /// Name of the function for what is known of all rooms and nodes.
+    pub(super) index: Bytes,
     /// What `FUNCTION LOAD` takes.
     pub(super) code: Bytes,
 }
@@ -32,6 +36,7 @@ pub(super) static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
     let name = format!("roomgate_{:08x}", fnv1a(text.as_bytes()));
     let code = format!("#!lua name={name}\n{}", text.replace("@NAME@", &name));
     Library {
+        index: format!("{name}_index").into(),
         name: name.into(),
         code: code.into(),
     }

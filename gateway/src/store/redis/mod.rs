@@ -6,6 +6,7 @@
 //! | [`function`] | the Lua files as one library with a versioned name |
 //! | [`request`], [`reply`], [`picture`] | a batch as arguments, an answer as replies, snapshots and resumes |
 //! | [`heads`] | where rooms stand |
+//! | [`lease`] | this node's lease and its rooms, dead nodes, and what is due |
 //! | [`client`], [`errors`] | the command connection (fred), and what its errors mean |
 //! | [`subscriber`] | the event connection, its confirmations and its trials |
 //! | [`boot`] | what is checked before serving |
@@ -20,6 +21,7 @@ mod config;
 mod errors;
 mod function;
 mod heads;
+mod lease;
 mod picture;
 mod reply;
 mod request;
@@ -43,13 +45,14 @@ use self::{
     boot::Attempt,
     client::CommandClient,
     config::Endpoint,
+    lease::{Lease, Renewed},
     subscriber::{Publish, Setup, Subscriber},
 };
 pub use self::{
     boot::BootError,
     config::{ConfigError, RedisConfig, Secret},
 };
-use super::{Applied, BoxFuture, EventSink, Head, Op, Readiness, Store, StoreError};
+use super::{Applied, Beat, BoxFuture, EventSink, Head, Op, Readiness, Store, StoreError};
 use crate::random;
 
 /// How often an unreachable Redis is reported while starting.
@@ -62,6 +65,9 @@ pub struct RedisStore {
     timeout: Duration,
     retry_delay: Duration,
     limits: Bytes,
+    /// How long users may be away.
+    grace: Duration,
+    lease: Lease,
     /// Half of a room's life from its last change, ms.
     half_life: u64,
     sink: Arc<dyn EventSink>,
@@ -81,6 +87,8 @@ impl RedisStore {
         let commands = Arc::new(CommandClient::new(&config, &endpoint));
         Ok(Arc::new(Self {
             limits: request::limits_text(&config.limits),
+            grace: config.limits.grace,
+            lease: Lease::new(config.node.clone(), config.lease),
             half_life: config.limits.active_ttl.as_millis() as u64 / 2,
             node: config.node,
             timeout: config.timeout,
@@ -104,7 +112,10 @@ impl RedisStore {
         let mut delay = self.retry_delay;
         loop {
             let reason = match self.attempt().await {
-                Ok(()) => return Ok(()),
+                Ok(()) => match self.beat().await {
+                    Ok(_) => return Ok(()),
+                    Err(error) => error.to_string(),
+                },
                 Err(Attempt::Never(error)) => return Err(error),
                 Err(Attempt::Again(reason)) => reason,
             };
@@ -160,20 +171,78 @@ impl RedisStore {
     }
 
     async fn call(&self, room: &RoomId, ops: Vec<Op>) -> Result<Applied, StoreError> {
-        let request = request::encode(room, ops, &self.limits, random::epoch);
-        let frame = self.commands.call(request.args).await?;
+        let (connection, instance) = (self.commands.connection(), self.lease.instance());
+        let (enters, loses) = (ops.iter().any(enters), ops.iter().any(loses));
+        let mut ahead = Vec::new();
+        // Before the first member is in: a node that dies between the two leaves a room named too many, not too few.
+        if enters {
+            ahead.extend(self.lease.registration(room, connection));
+        }
+        let registers = !ahead.is_empty();
+        if registers || loses {
+            ahead.push(lease::touch(room, self.grace));
+        }
+        let request = request::encode(room, ops, &self.limits, &instance, random::epoch);
+        let (frame, went) = self.commands.call(ahead, request.args).await?;
+        match went {
+            Ok(number) if registers => {
+                if number == connection {
+                    self.lease.registered(room, connection, &instance);
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%room, %error, "the room is not written down for the sweep"),
+        }
         let answer = reply::decode(room, frame, request.expect)?;
         if let Some(life) = answer.life {
-            let args = [keys::ROOMS, "GT", &life.to_string(), room.as_str()];
-            let args = args.map(|text| Value::Bytes(Bytes::copy_from_slice(text.as_bytes())));
-            self.commands.send_and_forget("ZADD", args.into());
+            self.behind("ZADD", &[keys::ROOMS, "GT", &life.to_string(), room.as_str()]);
             // With each room that is entered or renewed go those whose life has ended.
-            let ended = [keys::ROOMS, "-inf", &format!("({}", self.now_ms())];
-            let ended = ended.map(|text| Value::Bytes(Bytes::copy_from_slice(text.as_bytes())));
-            self.commands.send_and_forget("ZREMRANGEBYSCORE", ended.into());
+            self.behind(
+                "ZREMRANGEBYSCORE",
+                &[keys::ROOMS, "-inf", &format!("({}", self.now_ms())],
+            );
+            let (touch, args) = lease::touch(room, self.grace);
+            self.commands.send_and_forget(touch, args);
+        }
+        match answer.due {
+            Some(Some(next)) => self.behind("ZADD", &[keys::DUE, &next.to_string(), room.as_str()]),
+            Some(None) => {
+                self.behind("ZREM", &[keys::DUE, room.as_str()]);
+                self.behind("ZREM", &[keys::ROOMS, room.as_str()]);
+            }
+            None => {}
         }
         Ok(answer.applied)
     }
+
+    /// Writes to an index, behind the call that it belongs to.
+    fn behind(&self, command: &'static str, args: &[&str]) {
+        let args = args
+            .iter()
+            .map(|text| Value::Bytes(Bytes::copy_from_slice(text.as_bytes())));
+        self.commands.send_and_forget(command, args.collect());
+    }
+
+    /// Rooms named in an answer.
+    fn rooms(frame: fred::types::Resp3Frame) -> Result<Vec<RoomId>, StoreError> {
+        let texts = reply::list(frame)
+            .and_then(|items| items.into_iter().map(reply::text).collect::<Option<Vec<_>>>());
+        let texts = texts.ok_or_else(|| StoreError::Internal("not a list of rooms".to_owned()))?;
+        let rooms = texts
+            .iter()
+            .filter_map(|text| RoomId::new(std::str::from_utf8(text).ok()?).ok());
+        Ok(rooms.collect())
+    }
+}
+
+/// Whether connections of this node enter by it.
+fn enters(op: &Op) -> bool {
+    matches!(op, Op::Join(_) | Op::Return { .. })
+}
+
+/// Whether a user may be away after it.
+fn loses(op: &Op) -> bool {
+    matches!(op, Op::Part { leaving: false, .. } | Op::Bury { .. })
 }
 
 impl Store for RedisStore {
@@ -208,6 +277,67 @@ impl Store for RedisStore {
         if let Some(subscriber) = self.subscriber.get() {
             subscriber.unsubscribe(room);
         }
+        self.commands.post(self.lease.deregistration(room));
+    }
+
+    fn publish(&self, room: &RoomId, payload: Bytes) {
+        let channel = Value::Bytes(keys::events_channel(room).into());
+        self.commands
+            .post(("PUBLISH", vec![channel, Value::Bytes(payload)]));
+    }
+
+    fn claim_due(&self, most: usize, claim: Duration) -> BoxFuture<'_, Result<Vec<RoomId>, StoreError>> {
+        Box::pin(async move { Self::rooms(self.commands.ask(lease::claim(most, claim)).await?) })
+    }
+
+    fn beat(&self) -> BoxFuture<'_, Result<Beat, StoreError>> {
+        Box::pin(async move {
+            let mut lost = false;
+            loop {
+                let answer = self.commands.ask(self.lease.renewal()).await;
+                match self.lease.renewed(answer)? {
+                    Renewed::Held(dead) => return Ok(Beat { lost, dead }),
+                    Renewed::Lost => lost = true,
+                }
+            }
+        })
+    }
+
+    fn rooms_of<'a>(&'a self, node: &'a str, most: usize) -> BoxFuture<'a, Result<Vec<RoomId>, StoreError>> {
+        Box::pin(async move {
+            let [mourn, some] = lease::rooms_of(node, most);
+            self.commands.ask(mourn).await?;
+            let rooms = Self::rooms(self.commands.ask(some).await?)?;
+            if rooms.is_empty() {
+                self.commands.ask(lease::forgotten(node)).await?;
+            }
+            Ok(rooms)
+        })
+    }
+
+    fn buried<'a>(&'a self, node: &'a str, rooms: Vec<RoomId>) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            if !rooms.is_empty() {
+                self.commands.ask(lease::buried(node, &rooms)).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn resign(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let [rooms, none_left, some_left] = self.lease.resignation();
+            let left = self.commands.ask(rooms).await;
+            let none = left.as_ref().is_ok_and(|left| reply::number(left) == Some(0));
+            let last = if none { none_left } else { some_left };
+            if let Err(error) = self.commands.ask(last).await {
+                tracing::debug!(%error, "the lease could not be given back; it ends by itself");
+            }
+        })
+    }
+
+    fn instance(&self) -> Arc<str> {
+        self.lease.instance()
     }
 
     fn readiness(&self) -> Readiness {

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use fred::types::Resp3Frame as Frame;
 use roomgate_shared::{ids::RoomId, protocol::json::push_u64};
 
-use super::reply::{list, number, text, texts};
-use crate::store::{Done, Joined};
+use super::reply::{list, number, owned, text, texts};
+use crate::store::{Done, Joined, Positions};
 
 /// What an answer begins with.
 pub(super) struct Head<'a> {
@@ -20,6 +20,9 @@ pub(super) struct Shared {
     picture: Option<Picture>,
     first: u64,
     events: Vec<Bytes>,
+    places: Positions,
+    /// How many members there are, in a room that counts.
+    members: Option<u64>,
 }
 
 /// The room at the end of the batch.
@@ -35,7 +38,7 @@ impl Shared {
         if number(&frame).is_some() {
             return Some(None);
         }
-        let [picture, first, events] = <[Frame; 3]>::try_from(list(frame)?).ok()?;
+        let [picture, first, events, places, members] = <[Frame; 5]>::try_from(list(frame)?).ok()?;
         let picture = if number(&picture).is_some() {
             None
         } else {
@@ -45,6 +48,9 @@ impl Shared {
             picture,
             first: number(&first)?,
             events: texts(events)?,
+            places: positions(texts(places)?)?,
+            // Elsewhere it is -1.
+            members: number(&members),
         }))
     }
 
@@ -54,6 +60,14 @@ impl Shared {
         let events = self.events.get(skip..)?;
         (since + events.len() as u64 == seq).then(|| events.to_vec())
     }
+}
+
+fn positions(texts: Vec<Bytes>) -> Option<Positions> {
+    let (pairs, _) = texts.as_chunks::<2>();
+    let each = pairs
+        .iter()
+        .map(|[user, position]| Some((owned(user)?, position.clone())));
+    each.collect()
 }
 
 impl Picture {
@@ -152,6 +166,8 @@ pub(super) fn joined(
                 data,
                 missed,
                 recovered: true,
+                positions: shared.places.clone(),
+                occupancy: shared.members,
             }));
         }
         1 => "new",
@@ -168,5 +184,7 @@ pub(super) fn joined(
         data,
         missed: Vec::new(),
         recovered: false,
+        positions: Positions::default(),
+        occupancy: None,
     }))
 }

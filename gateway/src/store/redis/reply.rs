@@ -13,7 +13,7 @@ use super::{
     picture::{Head, Shared, joined},
     request::Expect,
 };
-use crate::store::{Applied, Done, Refusal, Reply, StoreError};
+use crate::store::{Applied, Buried, Done, Refusal, Reply, StoreError, Swept};
 
 /// A batch's answer.
 pub(super) struct Answer {
@@ -21,6 +21,8 @@ pub(super) struct Answer {
     pub(super) applied: Applied,
     /// When the room ends, Unix ms, if that moved.
     pub(super) life: Option<u64>,
+    /// Of a sweep: when something in the room is due again, Unix ms; `None` inside for a room that is gone.
+    pub(super) due: Option<Option<u64>>,
 }
 
 /// Reads the answer to a batch that expects `expect`.
@@ -46,13 +48,23 @@ fn read(room: &RoomId, frame: Frame, expect: Vec<Expect>) -> Option<Answer> {
     };
     let shared = Shared::read(items.next()?)?;
     let mut replies = Vec::with_capacity(expect.len());
+    let mut due = None;
     for expect in expect {
-        replies.push(reply(&head, shared.as_ref(), items.next()?, expect)?);
+        let swept = matches!(expect, Expect::Sweep);
+        let reply = reply(&head, shared.as_ref(), items.next()?, expect)?;
+        if swept {
+            due = Some(match &reply {
+                Ok(Done::Swept(swept)) => Some(swept.next),
+                Ok(_) | Err(_) => None,
+            });
+        }
+        replies.push(reply);
     }
     let seq = head.seq;
     Some(Answer {
         applied: Applied { replies, epoch, seq },
         life: Some(life).filter(|&life| life > 0),
+        due,
     })
 }
 
@@ -118,6 +130,31 @@ fn reply(head: &Head<'_>, shared: Option<&Shared>, item: Frame, expect: Expect) 
             let parts = list(item)?;
             match parts.first().and_then(number) {
                 Some(reason) => return joined(head, shared?, reason, since, usize::MAX, None).map(Ok),
+                None => parts,
+            }
+        }
+        Expect::Sweep => {
+            let parts = list(item)?;
+            match parts.first().and_then(number) {
+                Some(left) => {
+                    let (purged, next) = (number(parts.get(1)?)?, number(parts.get(2)?)?);
+                    return Some(Ok(Done::Swept(Swept {
+                        left,
+                        purged,
+                        now: head.ts,
+                        next,
+                    })));
+                }
+                None => parts,
+            }
+        }
+        Expect::Bury => {
+            let mut parts = list(item)?;
+            match parts.first().and_then(number) {
+                Some(away) => {
+                    let cursor = owned(&text(parts.pop()?)?)?;
+                    return Some(Ok(Done::Buried(Buried { away, cursor })));
+                }
                 None => parts,
             }
         }
@@ -330,7 +367,13 @@ mod tests {
             n(1),
             l(vec![t("1"), t("2")]),
         ]);
-        let shared = l(vec![picture, n(6), l(vec![t("six"), t("seven")])]);
+        let shared = l(vec![
+            picture,
+            n(6),
+            l(vec![t("six"), t("seven")]),
+            l(vec![t("u-1"), t("{}")]),
+            n(-1),
+        ]);
         let replies = read(
             vec![l(vec![n(1), t("me")]), l(vec![n(0), t("me")]), l(vec![n(2)])],
             shared,
@@ -363,6 +406,11 @@ mod tests {
             second.data,
             "{\"epoch\":\"k1\",\"seq\":7,\"recovered\":true,\"missed\":1,\"you\":me}"
         );
+        assert_eq!(
+            second.positions[..],
+            [("u-1".to_owned(), Bytes::from_static(b"{}"))]
+        );
+        assert_eq!((first.positions.len(), second.occupancy), (0, None));
         let Ok(Done::Joined(third)) = &replies[2] else {
             panic!("{replies:?}")
         };

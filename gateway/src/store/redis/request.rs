@@ -14,7 +14,7 @@ use roomgate_shared::{
 };
 
 use super::function::LIBRARY;
-use crate::store::{CommandKey, Join, Op, StoreLimits, Tail};
+use crate::store::{CommandKey, Join, Op, PresenceMode, StoreLimits, Tail};
 
 /// Texts from this length on are handed over as they are instead of being copied together with the small ones.
 const OWN: usize = 1024;
@@ -41,6 +41,10 @@ pub(super) enum Expect {
     },
     /// A tail, from this `seq`.
     Tail(u64),
+    /// What a sweep did.
+    Sweep,
+    /// What was done about a dead node.
+    Bury,
 }
 
 /// A batch, encoded.
@@ -65,6 +69,13 @@ pub(super) fn limits_text(limits: &StoreLimits) -> Bytes {
         MAX_PRESENCE_BYTES as u64,
         MAX_STATE_BYTES as u64,
         ms(limits.dedupe),
+        ms(limits.grace),
+        match limits.presence {
+            PresenceMode::Full => 0,
+            PresenceMode::Count => 1,
+            PresenceMode::Off => 2,
+        },
+        limits.full_members,
     ] {
         let _ = write!(text, "{number} ");
     }
@@ -169,9 +180,13 @@ impl Args {
     }
 }
 
+/// A room's keys; and those that a batch of messages, broadcasts and signals needs.
+const KEYS: usize = 11;
+const FEW_KEYS: usize = 6;
+
 /// A room's keys in the order of `lua/base.lua`, and last its channel. One allocation for all of them.
-fn names(room: &RoomId) -> [Bytes; 10] {
-    const PARTS: [&str; 10] = [
+fn names(room: &RoomId) -> [Bytes; KEYS + 1] {
+    const PARTS: [&str; KEYS + 1] = [
         "meta",
         "log",
         "messages",
@@ -181,6 +196,8 @@ fn names(room: &RoomId) -> [Bytes; 10] {
         "users",
         "seen",
         "state",
+        "away",
+        "positions",
         "events",
     ];
     let mut text = String::with_capacity(PARTS.len() * (room.as_str().len() + 19));
@@ -195,11 +212,17 @@ fn names(room: &RoomId) -> [Bytes; 10] {
     ranges.map(|range| text.slice(range))
 }
 
-/// Encodes a batch. `epoch` gives the name of a room that has to be made.
-pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, epoch: impl Fn() -> String) -> Request {
+/// Encodes a batch. `instance` is the node's (`lua/index.lua`); `epoch` gives the name of a room that has to be made.
+pub(super) fn encode(
+    room: &RoomId,
+    ops: Vec<Op>,
+    limits: &Bytes,
+    instance: &str,
+    epoch: impl Fn() -> String,
+) -> Request {
     let mut args = Args::default();
     let mut expect = Vec::with_capacity(ops.len());
-    let mut keys = 6;
+    let mut keys = FEW_KEYS;
     let mut nonce: Option<String> = None;
     let mut ops = ops.into_iter().peekable();
     while let Some(op) = ops.next() {
@@ -207,7 +230,7 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, epoch: impl Fn
             op,
             Op::MessageSend { .. } | Op::Broadcast { .. } | Op::Signal { .. }
         ) {
-            keys = 9;
+            keys = KEYS;
         }
         match op {
             Op::Join(join) => {
@@ -215,7 +238,7 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, epoch: impl Fn
                     nonce = Some(epoch());
                 }
                 let nonce = nonce.as_deref().filter(|_| join.create).unwrap_or_default();
-                expect.push(encode_join(&mut args, &join, nonce));
+                expect.push(encode_join(&mut args, &join, instance, nonce));
             }
             Op::Part {
                 user,
@@ -329,6 +352,44 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, epoch: impl Fn
                 args.number(DEFAULT_PAGE);
                 expect.push(Expect::Tail(since.seq));
             }
+            Op::Positions { positions } => {
+                args.fixed("V");
+                args.number(positions.len());
+                for (user, position) in &positions {
+                    args.copy(user.as_str());
+                    args.copy(position.as_str());
+                }
+                expect.push(Expect::Nothing);
+            }
+            Op::Active { users } => {
+                args.fixed("A");
+                args.number(users.len());
+                for user in &users {
+                    args.copy(user.as_str());
+                }
+                expect.push(Expect::Nothing);
+            }
+            Op::Sweep => {
+                args.fixed("W");
+                expect.push(Expect::Sweep);
+            }
+            Op::Bury { node, cursor } => {
+                args.fixed("D");
+                args.copy(&node);
+                args.copy(&cursor);
+                expect.push(Expect::Bury);
+            }
+            Op::Return { members } => {
+                args.fixed("R");
+                args.copy(instance);
+                args.number(members.len());
+                for member in &members {
+                    args.copy(member.user.as_str());
+                    args.copy(&member.name);
+                    args.number(member.connection);
+                }
+                expect.push(Expect::Nothing);
+            }
         }
     }
     Request {
@@ -337,12 +398,12 @@ pub(super) fn encode(room: &RoomId, ops: Vec<Op>, limits: &Bytes, epoch: impl Fn
     }
 }
 
-fn encode_join(args: &mut Args, join: &Join, nonce: &str) -> Expect {
+fn encode_join(args: &mut Args, join: &Join, instance: &str, nonce: &str) -> Expect {
     args.fixed("J");
     args.copy(join.user.as_str());
     args.copy(&join.name);
     args.number(join.connection);
-    args.copy(join.node.as_str());
+    args.copy(instance);
     args.since(join.since.as_ref());
     args.number(join.messages);
     args.copy(nonce);
@@ -390,10 +451,12 @@ mod tests {
             log,
             even,
             odd,
+            away,
+            positions,
             events,
         ] = keys::room(&room);
         let ours = [
-            meta, log, messages, message, even, odd, users, seen, state, events,
+            meta, log, messages, message, even, odd, users, seen, state, away, positions, events,
         ]
         .map(Bytes::from);
         assert_eq!(names(&room), ours);
@@ -401,7 +464,9 @@ mod tests {
 
     fn encoded(ops: Vec<Op>) -> (Vec<String>, Vec<Expect>) {
         let limits = limits_text(&StoreLimits::default());
-        let request = encode(&RoomId::new("r").unwrap(), ops, &limits, || "e".repeat(10));
+        let request = encode(&RoomId::new("r").unwrap(), ops, &limits, "gw-1~x", || {
+            "e".repeat(10)
+        });
         let args = request
             .args
             .iter()
@@ -430,7 +495,7 @@ mod tests {
         assert_eq!(args[1], "6");
         assert_eq!(
             args[8],
-            "10000 600000 8388608 3600000 86400000 1048576 4096 1048576 600000 "
+            "10000 600000 8388608 3600000 86400000 1048576 4096 1048576 600000 300000 0 1000 "
         );
         assert_eq!(args[9], "room:{r}:events");
         let by = "\"u\\\"1\"";

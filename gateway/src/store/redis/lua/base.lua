@@ -10,11 +10,14 @@ KEYS, all in the room's slot; a batch of nothing but M, N, B and X names the fir
   7 room:{id}:users       hash   user id -> record, see users.lua
   8 room:{id}:seen        zset   user id by ms last seen
   9 room:{id}:state       hash   field -> value, JSON text
+ 10 room:{id}:away        zset   user id by ms since when it is away
+ 11 room:{id}:positions   hash   user id -> where it is, JSON text
 
 ARGV:
-  1 limits: nine integers, each followed by a space: events of the log, their age (ms), their bytes, life from the last
+  1 limits: twelve integers, each followed by a space: events of the log, their age (ms), their bytes, life from the last
     change (ms), retention of messages (ms), bytes of a page of messages, bytes of a user's presence, bytes of the state,
-    how long commands are remembered (ms)
+    how long commands are remembered (ms), how long a user may be away (ms), what members are told of each other if the
+    room does not say (0 who, 1 how many, 2 neither), members above which a room counts by itself
   2 the room's channel, room:{id}:events. No key, so it stands here: an ACL or a cluster would take it for one.
   3 … operations, one after another: a letter and its arguments, as the files below say. A list is its length and then
     its items.
@@ -28,12 +31,15 @@ Fields of `meta`; times in Unix ms, sizes in bytes:
   epoch     names the order of events, see epochs.lua; `run` and `past` go with it
   seq       last event                       active    last change             commands  window of commands.lua last written to
   end       when the room ends unless renewed
-  live      letters of the keys known to have `end` as their TTL: l log, m messages, h message, u users, e seen, s state
+  live      letters of the keys known to have `end` as their TTL: l log, m messages, h message, u users, e seen, s state,
+            a away, p positions
   others    events that are no messages: seq - others messages have been sent
   lf        seq of the log's first event     mark      seq up to which the log is accounted for
   lb        bytes of the log's events from lf to mark
   version   of the state                     sb        bytes of the state      status    active
   peak      most members at once             joins     arrivals, ever          created   when
+  session   ms from arrival to departure, of all who have left: joins - members of them
+  counting  1: the room has had too many members to tell who is there
   config    JSON
 
 Atomicity. Every operation is worked out before anything is written, over what was read and what is staged in `c`. A key
@@ -55,7 +61,7 @@ local function bind()
   encode, decode = cjson.encode, cjson.decode
 end
 
-local META, LOG, MESSAGES, MESSAGE, COMMANDS_0, COMMANDS_1, USERS, SEEN, STATE = 1, 2, 3, 4, 5, 6, 7, 8, 9
+local META, LOG, MESSAGES, MESSAGE, COMMANDS_0, COMMANDS_1, USERS, SEEN, STATE, AWAY, POSITIONS = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 -- Handlers by letter: function(c, i, at), `i` being the place of the first argument and `at` that of the answer;
 -- returns the place after the last argument.
 local OPS = {}
@@ -95,10 +101,12 @@ local function many(run, command, key, items, count)
   return all
 end
 
--- What most batches do without: users by id (false for none), those changed, state fields by name (false for none), those
--- changed, and who asked for a picture.
+-- What most batches do without: users by id (false for none), those changed, since when they are away (false for not any
+-- more), where they are, state fields by name (false for none), those changed, and who asked for a picture.
 local function rest(c)
-  if not c.users then c.users, c.touched, c.fields, c.patched, c.asked = {}, {}, {}, {}, {} end
+  if not c.users then
+    c.users, c.touched, c.aways, c.places, c.fields, c.patched, c.asked = {}, {}, {}, {}, {}, {}, {}
+  end
 end
 
 local function integer(c, field, text)
@@ -141,9 +149,12 @@ end
 -- What of `meta` the hot path does without.
 local function cold(c)
   if c.version then return end
-  local m = read('HMGET', c.keys[META], 'version', 'sb', 'peak', 'joins', 'lf', 'mark', 'lb', 'status', 'config')
+  local m = read('HMGET', c.keys[META], 'version', 'sb', 'peak', 'joins', 'lf', 'mark', 'lb', 'status', 'config',
+    'session', 'counting')
   c.version, c.sb = integer(c, 'version', m[1]), integer(c, 'sb', m[2])
   c.peak, c.joins = integer(c, 'peak', m[3]), integer(c, 'joins', m[4])
   c.lf, c.mark, c.lb = integer(c, 'lf', m[5]), integer(c, 'mark', m[6]), integer(c, 'lb', m[7])
   c.status, c.config = m[8], m[9]
+  -- Rooms of an earlier version have neither.
+  c.session, c.counting = tonumber(m[10] or 0) or 0, tonumber(m[11] or 0) or 0
 end

@@ -1,8 +1,10 @@
 --[[ The answers of joins and tails: pictures of the room as it is at the end of the batch.
 
 An answer is { reason, you? }: reason 0 resumed, 1 new, 2 too old, 3 another epoch, 4 ahead; `you` a user's JSON.
-What they share, `shared` of the answer: { picture, first, events }. `events` are the log from seq `first` on, as far
-back as the resumed ones need. `picture`, 0 if all are resumed:
+What they share, `shared` of the answer: { picture, first, events, places, members }. `events` are the log from seq `first`
+on, as far back as the resumed ones need; `places` is for them, too: a list of user id and position (JSON), empty in a
+room that does not tell who is there; `members` is their number in a room that counts, else -1. `picture`, 0 if all are
+resumed:
 { status, config (JSON), version, state (members of a JSON object), users (items of a JSON list), members, messages
 (texts, the newest that anyone asked for, oldest first) }. ]]
 
@@ -50,12 +52,13 @@ local function picture(c, wanted)
   if wanted > 0 then
     messages = page(c, w.first, w.count + c.sent_n, wanted, true)
   end
-  return { c.status, c.config, c.version, all_state(c), all_users(c), c.members, messages }
+  return { c.status, c.config, c.version, all_state(c), c.mode == WHO and all_users(c) or '', c.members, messages }
 end
 
 local function answer_joins(c)
   cold(c)
   members(c)
+  telling(c)
   local bound = max(c.fresh and 1 or c.lf, c.seq - c.limits.log_events + 1)
   local from
   for _, asked in ipairs(c.asked) do
@@ -73,15 +76,23 @@ local function answer_joins(c)
   end
   local first, missed = c.seq + 1, {}
   if from then first, missed = events_from(c, from) end
-  local wanted, shown = 0, false
+  local wanted, shown, resumed = 0, false, false
   for _, asked in ipairs(c.asked) do
     if not asked.reason then asked.reason = asked.seq + 1 >= first and 0 or 2 end
-    if asked.reason ~= 0 then wanted, shown = max(wanted, asked.messages), true end
+    if asked.reason ~= 0 then
+      wanted, shown = max(wanted, asked.messages), true
+    elseif asked.id then
+      resumed = true
+    end
   end
-  c.out[6] = { shown and picture(c, wanted) or 0, first, missed }
+  local places = {}
+  if resumed and c.mode == WHO then
+    for id, text in pairs(all_places(c)) do places[#places + 1], places[#places + 2] = id, text end
+  end
+  c.out[6] = { shown and picture(c, wanted) or 0, first, missed, places, c.mode == HOW_MANY and c.members or -1 }
   for _, asked in ipairs(c.asked) do
     local answer = { asked.reason }
-    if asked.id then answer[2] = render(asked.id, c.users[asked.id] or asked.rec, c.ts) end
+    if asked.id then answer[2] = render(asked.id, c.users[asked.id] or asked.rec, c.ts, place(c, asked.id)) end
     c.out[asked.at] = answer
   end
 end

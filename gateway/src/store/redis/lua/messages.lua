@@ -1,6 +1,10 @@
 -- Messages: ids in the order of their times, texts by id. Staged ones follow the stored ones.
 
 local ZEROS = '0000000000'
+-- Maintenance of log and messages is due each time `seq` passes a multiple of this.
+local EVERY = 64
+-- Messages past retention that go in one step: more than come in between.
+local MOST_EXPIRED = 4 * EVERY
 
 -- Looks up the commands of `n` messages from argument `i` on with one call.
 local function prepare(c, i, n)
@@ -77,6 +81,15 @@ local function window(c)
   end
   c.window = w
   return w
+end
+
+-- Messages past retention, as many as may go in one step.
+local function expired(c)
+  local before = '(' .. format('%d', c.now - c.limits.retention)
+  local ids = read('ZRANGEBYSCORE', c.keys[MESSAGES], '-inf', before, 'LIMIT', 0, MOST_EXPIRED)
+  if #ids == 0 then return nil end
+  read('HLEN', c.keys[MESSAGE])
+  return ids
 end
 
 -- Ids and texts of the ranks `from` to `to`; staged messages have the ranks after the stored ones. A text that is not

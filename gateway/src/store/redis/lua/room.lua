@@ -1,8 +1,6 @@
 -- The function itself: works out, writes, answers.
 
 local RS = '\30'
--- Maintenance of log and messages is due each time `seq` passes a multiple of this.
-local EVERY = 64
 
 -- The limits of the last call: nearly always those of the next one.
 local limits_text, limits
@@ -12,7 +10,8 @@ local function limits_of(text)
     local list = {}
     for item in string.gmatch(text, '%d+') do list[#list + 1] = tonumber(item) end
     limits = { log_events = list[1], log_age = list[2], log_bytes = list[3], ttl = list[4], retention = list[5],
-      page_bytes = list[6], presence_bytes = list[7], state_bytes = list[8], dedupe = list[9] }
+      page_bytes = list[6], presence_bytes = list[7], state_bytes = list[8], dedupe = list[9], grace = list[10],
+      presence = list[11], full_members = list[12] }
     limits_text = text
   end
   return limits
@@ -21,7 +20,8 @@ end
 function create(c, nonce)
   c.epoch, c.fresh, c.seq, c.before, c.life, c.live = nonce, true, 0, 0, 0, ''
   c.lf, c.mark, c.lb, c.version, c.sb = 1, 0, 0, 0, 0
-  c.peak, c.joins, c.members, c.status, c.config, c.past, c.commands = 0, 0, 0, 'active', '{}', '', -1
+  c.peak, c.joins, c.members, c.were, c.status, c.config, c.past, c.commands = 0, 0, 0, 0, 'active', '{}', '', -1
+  c.session, c.counting = 0, 0
 end
 
 -- A command that writes a key that was not read; its error if it refuses.
@@ -79,18 +79,49 @@ local function write_users(c)
     end
   end
   if n > 0 then many(call, 'ZADD', c.keys[SEEN], set, n) end
-  if m > 0 then many(call, 'ZREM', c.keys[SEEN], del, m) end
+  if m > 0 then
+    many(call, 'ZREM', c.keys[SEEN], del, m)
+    many(call, 'HDEL', c.keys[POSITIONS], del, m)
+  end
 end
 
--- Messages past retention, more of them than come in between, but not too many for one step.
-local function expired(c)
-  local ids = read('ZRANGEBYSCORE', c.keys[MESSAGES], '-inf', '(' .. format('%d', c.now - c.limits.retention), 'LIMIT', 0, 4 * EVERY)
-  if #ids == 0 then return nil end
-  read('HLEN', c.keys[MESSAGE])
-  return ids
+-- Who is away, and who is not any more.
+local function write_aways(c)
+  local set, n, del, m = {}, 0, {}, 0
+  for id, since in pairs(c.aways) do
+    if since then
+      set[n + 1], set[n + 2], n = format('%d', since), id, n + 2
+    else
+      del[m + 1], m = id, m + 1
+    end
+  end
+  if n > 0 then many(call, 'ZADD', c.keys[AWAY], set, n) end
+  if m > 0 then many(call, 'ZREM', c.keys[AWAY], del, m) end
+  c.away_set = n > 0
 end
 
-local LETTERS = { l = 'log', m = 'messages', h = 'message', u = 'users', e = 'seen', s = 'state' }
+-- Where members are, and who was active. Those that have left in the same batch are out by now.
+local function write_marks(c)
+  if c.moved then
+    local set, n = {}, 0
+    for id in pairs(c.moved) do
+      if c.places[id] then set[n + 1], set[n + 2], n = id, c.places[id], n + 2 end
+    end
+    if n > 0 then many(call, 'HSET', c.keys[POSITIONS], set, n) end
+  end
+  if c.active then
+    for k = 1, #c.active, PIECE do
+      call('ZADD', c.keys[SEEN], 'XX', unpack(c.active, k, min(k + PIECE - 1, #c.active)))
+    end
+  end
+end
+
+local function purge(c)
+  call('ZREM', c.keys[MESSAGES], unpack(c.expired))
+  call('HDEL', c.keys[MESSAGE], unpack(c.expired))
+end
+
+local LETTERS = { l = 'log', m = 'messages', h = 'message', u = 'users', e = 'seen', s = 'state', a = 'away', p = 'positions' }
 
 local function covered(c, live, letter)
   if find(live, letter, 1, true) then return live end
@@ -124,6 +155,12 @@ local function renew(c)
   if c.touched_any then
     live = c.members > 0 and covered(c, covered(c, live, 'u'), 'e') or gsub(live, '[ue]', '')
   end
+  if c.away_any then live = c.away_set and covered(c, live, 'a') or gsub(live, 'a', '') end
+  if c.moved then
+    live = covered(c, live, 'p')
+  elseif c.touched_any then
+    live = gsub(live, 'p', '')
+  end
   if c.state_set then live = covered(c, live, 's') end
   if c.state_removed then live = gsub(live, 's', '') end
   if live ~= c.live then c.renewed, c.live = true, live end
@@ -151,7 +188,7 @@ local function write_meta(c)
     end
     if c.fresh or c.trimmed then put_integers('lf', 'mark', 'lb') end
     if c.fresh or c.patched_any then put_integers('version', 'sb') end
-    if c.fresh or c.counted then put_integers('peak', 'joins') end
+    if c.fresh or c.counted then put_integers('peak', 'joins', 'session', 'counting') end
     if c.fresh then
       for _, item in ipairs({ 'status', c.status, 'config', c.config, 'created', c.ts }) do set[#set + 1] = item end
     end
@@ -161,9 +198,10 @@ local function write_meta(c)
   if c.others > 0 then try('HINCRBY', key, 'others', c.others) end
 end
 
--- Of a batch that changes nothing but keeps the room: its life, where that is due, and its epoch.
+-- Of a batch that makes no event but keeps the room: its life, where that is due, and its epoch.
 local function keep(c)
   local key = c.keys[META]
+  write_marks(c)
   if c.renamed then call('HSET', key, 'epoch', c.epoch, 'run', c.run, 'past', c.past) end
   if c.kept then renew(c) end
   if c.renewed then
@@ -172,24 +210,36 @@ local function keep(c)
   end
 end
 
+-- Tidying up does not keep a room alive.
+local function tidy(c)
+  if c.expired then
+    purge(c)
+    c.live = gsub(c.live, '[mh]', '')
+  end
+  if c.away_any then
+    write_aways(c)
+    c.live = gsub(c.live, 'a', '')
+  end
+  call('HSET', c.keys[META], 'live', c.live)
+end
+
 local function write(c)
   local keys, n = c.keys, c.events_n
   local due = c.seq % EVERY < n
   local full = due or c.bytes > c.limits.log_bytes / 64
   if full then cold(c) end
-  if due and not c.fresh then c.expired = expired(c) end
+  if due and not c.fresh then c.expired = c.expired or expired(c) end
   -- From here on the room changes. A room that is made finds nothing of one whose meta is gone.
   if c.fresh then call('UNLINK', unpack(keys, 2)) end
   if n > 0 then write_events(c) end
   if c.learnt_n > 0 then write_commands(c) end
   if c.touched_any then write_users(c) end
+  if c.away_any then write_aways(c) end
+  write_marks(c)
   if c.patched_any then
     c.state_set, c.state_removed = write_hash(keys[STATE], c.patched, function(name) return c.fields[name] end)
   end
-  if c.expired then
-    call('ZREM', keys[MESSAGES], unpack(c.expired))
-    call('HDEL', keys[MESSAGE], unpack(c.expired))
-  end
+  if c.expired then purge(c) end
   if full then trim(c) end
   renew(c)
   write_meta(c)
@@ -198,6 +248,7 @@ local function write(c)
       .. (n == 1 and new_events[1] or concat(new_events, RS, 1, n)))
     if c.bytes > 65536 then new_events, new_log, new_index, new_texts, new_commands = {}, {}, {}, {}, {} end
   end
+  if c.mode == HOW_MANY and (c.turned or c.members ~= c.were) then call('PUBLISH', c.channel, 'C' .. c.members) end
 end
 
 local function room(keys, argv)
@@ -236,11 +287,13 @@ local function room(keys, argv)
     at = place or at
   end
   if c.pending then flush(c) end
+  settle(c)
   if c.asked and c.asked[1] then answer_joins(c) end
   if c.events_n > 0 or c.touched_any or c.learnt_n > 0 then
     write(c)
-  elseif c.kept or c.renamed then
-    keep(c)
+  else
+    if c.expired or c.away_any then tidy(c) end
+    if c.kept or c.renamed then keep(c) end
   end
   if c.signals then
     for _, payload in ipairs(c.signals) do call('PUBLISH', channel, payload) end

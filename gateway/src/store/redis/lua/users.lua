@@ -2,11 +2,14 @@
   name      to show
   joinedAt  ms
   presence  name -> the value's JSON text as a string: re-encoding would alter numbers and empty lists
-  conns     connection -> node; empty while the user is away
+  conns     connection -> the node's instance (index.lua); empty while the user is away
   away      ms since when the user has no connection; absent otherwise
-`seen` holds when a user last joined, left a connection or changed presence.
+`seen` holds when a user last joined, left a connection, changed presence or was active; `away` those who are, so that
+the sweep finds who is to leave without looking at the others.
 
-A user as clients get it: {"id","name","presence","status","joinedAt","lastSeen","connections"}. ]]
+In a room that counts nothing of this makes an event, and its users are in no picture.
+
+A user as clients get it: {"id","name","presence","position"?,"status","joinedAt","lastSeen","connections"}. ]]
 
 local function record(c, id, text)
   local ok, rec = pcall(decode, text)
@@ -32,18 +35,61 @@ local function members(c)
   if not c.members then
     c.members = c.fresh and 0 or read('HLEN', c.keys[USERS])
     if not c.fresh then read('ZCARD', c.keys[SEEN]) end
+    c.were = c.members
   end
   return c.members
 end
 
-local function render(id, rec, seen)
+-- What members are told of each other.
+local WHO, HOW_MANY = 0, 1
+local MODES = { full = WHO, count = HOW_MANY, off = 2 }
+
+-- `mode`: what is told now. `wish`: what the room is to tell while it is not too large for it.
+local function telling(c)
+  if c.mode then return c.mode end
+  cold(c)
+  c.wish = c.limits.presence
+  if c.config ~= '{}' then
+    local ok, config = pcall(decode, c.config)
+    if ok and type(config) == 'table' then c.wish = MODES[config.presence] or c.wish end
+  end
+  c.mode = c.wish == WHO and c.counting == 1 and HOW_MANY or c.wish
+  return c.mode
+end
+
+-- Where a user is, JSON text; false for nowhere yet.
+local function place(c, id)
+  local text = c.places[id]
+  if text == nil then
+    text = not c.fresh and read('HGET', c.keys[POSITIONS], id) or false
+    c.places[id] = text
+  end
+  return text
+end
+
+-- Where the members are: user id -> JSON text.
+local function all_places(c)
+  local stored, out = c.fresh and {} or read('HGETALL', c.keys[POSITIONS]), {}
+  for k = 1, #stored, 2 do out[stored[k]] = stored[k + 1] end
+  for id, text in pairs(c.places) do out[id] = text or nil end
+  return out
+end
+
+-- A user becomes away, or is not any more.
+local function set_away(c, id, since)
+  if not c.away_any and not c.fresh then read('ZCARD', c.keys[AWAY]) end
+  c.aways[id], c.away_any = since, true
+end
+
+local function render(id, rec, seen, where)
   local names, fields, connections = {}, {}, 0
   for name in pairs(rec.presence) do names[#names + 1] = name end
   if #names > 1 then sort(names, less) end
   for k, name in ipairs(names) do fields[k] = quote(name) .. ':' .. rec.presence[name] end
   for _ in pairs(rec.conns) do connections = connections + 1 end
   return '{"id":' .. quote(id) .. ',"name":' .. quote(rec.name) .. ',"presence":{' .. concat(fields, ',')
-    .. '},"status":"' .. (connections > 0 and 'here' or 'away') .. '","joinedAt":' .. format('%.0f', rec.joinedAt)
+    .. (where and '},"position":' .. where or '}')
+    .. ',"status":"' .. (connections > 0 and 'here' or 'away') .. '","joinedAt":' .. format('%.0f', rec.joinedAt)
     .. ',"lastSeen":' .. seen .. ',"connections":' .. connections .. '}'
 end
 
@@ -64,8 +110,9 @@ function flush(c)
 end
 
 -- Gathers changes of one user (pairs of a part and an item) for the presence event. An event says one thing of a user:
--- when another follows, it goes into the next event.
+-- when another follows, it goes into the next event. Nothing in a room that counts.
 local function announce(c, id, ...)
+  if telling(c) ~= WHO then return nil end
   if c.pending and c.pending.ids[id] then flush(c) end
   local pending = c.pending
   if not pending then
@@ -80,6 +127,51 @@ local function announce(c, id, ...)
     list[#list + 1] = item
   end
   return pending
+end
+
+-- A user becomes a member. Returns its record.
+local function arrive(c, id, name, presence, connection, node)
+  members(c)
+  local rec = { name = name, joinedAt = c.now, presence = presence, conns = { [connection] = node } }
+  c.users[id], c.places[id] = rec, false
+  c.members, c.joins, c.counted = c.members + 1, c.joins + 1, true
+  c.peak = max(c.peak, c.members)
+  announce(c, id, 'joined', render(id, rec, c.ts))
+  c.touched[id], c.touched_any = true, true
+  return rec
+end
+
+-- A user is a member no more; `at` is the ms since when it is not here.
+local function depart(c, id, rec, reason, at)
+  cold(c)
+  members(c)
+  if not (c.fresh or c.departed) then read('HLEN', c.keys[POSITIONS]) end
+  c.departed = true
+  announce(c, id, 'left', '{"user":' .. quote(id) .. ',"reason":"' .. reason .. '"}')
+  if rec.away then set_away(c, id, false) end
+  c.users[id], c.places[id] = false, false
+  c.members, c.session, c.counted = c.members - 1, c.session + max(0, at - rec.joinedAt), true
+  c.touched[id], c.touched_any = true, true
+end
+
+-- A user without connections is away.
+local function lose(c, id, rec)
+  members(c)
+  announce(c, id, 'away', quote(id))
+  rec.away = c.now
+  set_away(c, id, c.now)
+  c.touched[id], c.touched_any = true, true
+end
+
+-- Reads the records of users that are not known yet, in one go.
+local function fetch(c, ids)
+  local missing = {}
+  for _, id in ipairs(ids) do
+    if c.users[id] == nil then missing[#missing + 1] = id end
+  end
+  if #missing == 0 then return end
+  local texts = not c.fresh and many(read, 'HMGET', c.keys[USERS], missing, #missing) or {}
+  for k, id in ipairs(missing) do c.users[id] = texts[k] and record(c, id, texts[k]) or false end
 end
 
 -- `presence` with fields set (`n` pairs from `i` on) and removed (`m` names from `j` on). Returns nil if it is too
@@ -124,21 +216,18 @@ OPS.J = function(c, i, at)
   cold(c)
   members(c)
   if not rec then
-    rec = { name = name, joinedAt = c.now, presence = presence, conns = { [connection] = node } }
-    c.users[id] = rec
-    c.members, c.joins, c.counted = c.members + 1, c.joins + 1, true
-    c.peak = max(c.peak, c.members)
-    announce(c, id, 'joined', render(id, rec, c.ts))
+    rec = arrive(c, id, name, presence, connection, node)
   else
     local back = rec.away
     if not rec.conns[connection] and rec.name ~= name then rec.name, changed = name, true end
     rec.presence, rec.away, rec.conns[connection] = presence, nil, node
+    if back then set_away(c, id, false) end
     if back and changed then
-      announce(c, id, 'back', quote(id), 'updated', render(id, rec, c.ts))
+      announce(c, id, 'back', quote(id), 'updated', render(id, rec, c.ts, place(c, id)))
     elseif back then
       announce(c, id, 'back', quote(id))
     elseif changed then
-      announce(c, id, 'updated', render(id, rec, c.ts))
+      announce(c, id, 'updated', render(id, rec, c.ts, place(c, id)))
     end
   end
   c.touched[id], c.touched_any = true, true
@@ -160,16 +249,9 @@ OPS.P = function(c, i, at)
   if not rec or not rec.conns[connection] then return i + 3 end
   members(c)
   rec.conns[connection] = nil
-  if not next(rec.conns) then
-    if leaving == '1' then
-      announce(c, id, 'left', '{"user":' .. quote(id) .. ',"reason":"left"}')
-      c.users[id], c.members = false, c.members - 1
-    else
-      announce(c, id, 'away', quote(id))
-      rec.away = c.now
-    end
-  end
   c.touched[id], c.touched_any = true, true
+  if next(rec.conns) then return i + 3 end
+  if leaving == '1' then depart(c, id, rec, 'left', c.now) else lose(c, id, rec) end
   return i + 3
 end
 
@@ -197,19 +279,21 @@ OPS.U = function(c, i, at)
   local presence, changed = merged(c, rec.presence, i + 2, n, j + 1, m)
   if not presence then
     too_large(c, at)
-  elseif not changed and not c.pending then
-    remember(c, key, c.seq)
-    c.out[at] = c.seq
-  else
-    -- What changes nothing may be what an event that is yet to be made tells.
-    local pending = c.pending
-    if changed then
-      rec.presence = presence
-      pending = announce(c, id, 'updated', render(id, rec, c.ts))
-      c.touched[id], c.touched_any = true, true
-    end
+    return stop
+  end
+  -- What changes nothing may be what an event that is yet to be made tells.
+  local pending = c.pending
+  if changed then
+    rec.presence = presence
+    pending = announce(c, id, 'updated', render(id, rec, c.ts, place(c, id)))
+    c.touched[id], c.touched_any = true, true
+  end
+  if pending then
     pending.waiting[#pending.waiting + 1] = { at = at, key = key }
     if key ~= '' then c.known[sub(key, 17)] = UNMADE end
+  else
+    remember(c, key, c.seq)
+    c.out[at] = c.seq
   end
   return stop
 end
@@ -242,15 +326,15 @@ OPS.L = function(c, i, at)
     if cursor == '' or less(cursor, id) then after[#after + 1] = id end
   end
   sort(after, less)
-  local some, out, missing = {}, {}, {}
-  for k = 1, min(limit, #after) do
-    some[k] = after[k]
-    if c.users[after[k]] == nil then missing[#missing + 1] = after[k] end
+  local some, out = {}, {}
+  for k = 1, min(limit, #after) do some[k] = after[k] end
+  fetch(c, some)
+  local seen, stored = seen_of(c, some), {}
+  if not c.fresh and #some > 0 then stored = many(read, 'HMGET', c.keys[POSITIONS], some, #some) end
+  for k, id in ipairs(some) do
+    if c.places[id] == nil then c.places[id] = stored[k] or false end
+    out[k] = render(id, c.users[id], seen[k], c.places[id])
   end
-  local texts = #missing > 0 and many(read, 'HMGET', c.keys[USERS], missing, #missing) or {}
-  for k, id in ipairs(missing) do c.users[id] = record(c, id, texts[k] or '') end
-  local seen = seen_of(c, some)
-  for k, id in ipairs(some) do out[k] = render(id, c.users[id], seen[k]) end
   local text = '{"users":[' .. concat(out, ',') .. '],"total":' .. total
   if #after > #some and #some > 0 then text = text .. ',"cursor":' .. quote(some[#some]) end
   c.out[at] = text .. '}'
@@ -267,8 +351,22 @@ local function all_users(c)
     local id = stored[k]
     if c.users[id] == nil then c.users[id] = record(c, id, stored[k + 1]) end
   end
+  local places = all_places(c)
   for id, rec in pairs(c.users) do
-    if rec then out[#out + 1] = render(id, rec, c.touched[id] and c.ts or seen[id] or '0') end
+    if rec then out[#out + 1] = render(id, rec, c.touched[id] and c.ts or seen[id] or '0', places[id]) end
   end
   return concat(out, ',')
+end
+
+-- At the end of a batch: whether the room turns to counts, or back.
+local function settle(c)
+  if not c.mode or not c.members or c.wish ~= WHO then return end
+  local bound = c.limits.full_members
+  if c.mode == WHO and c.members > bound then
+    c.mode, c.counting, c.counted, c.turned = HOW_MANY, 1, true, true
+  elseif c.mode == HOW_MANY and c.members * 5 < bound * 4 then
+    c.mode, c.counting, c.counted = WHO, 0, true
+    append(c, 'presence', nil, '{"all":true,"joined":[' .. all_users(c) .. ']}')
+    c.touched_any = true
+  end
 end

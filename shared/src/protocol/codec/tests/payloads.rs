@@ -20,6 +20,28 @@ fn payloads_are_limited_to_the_byte() {
 }
 
 #[test]
+fn a_position_is_a_small_object() {
+    let data = |bytes: usize| format!(r#"{{"p":{}}}"#, string_of(bytes - 6));
+    assert_eq!(data(MAX_MOVE_BYTES).len(), MAX_MOVE_BYTES);
+    let Ok(Command::Move { position }) = command("move", &data(MAX_MOVE_BYTES)) else {
+        panic!("refused")
+    };
+    assert_eq!(position.as_str(), data(MAX_MOVE_BYTES));
+    let needle = format!(
+        "`data` has {} bytes; {MAX_MOVE_BYTES} are allowed",
+        MAX_MOVE_BYTES + 1
+    );
+    refused("move", &data(MAX_MOVE_BYTES + 1), ErrorCode::TooLarge, &needle);
+    bad_request("move", "{}", "`data` is the position");
+    assert_eq!(
+        command("move", r#"{ "x" : 4, "y":7.50 }"#),
+        Ok(Command::Move {
+            position: JsonText::from_trusted(r#"{"x":4,"y":7.5}"#)
+        })
+    );
+}
+
+#[test]
 fn a_signal_names_at_most_1000_users() {
     let to = |n: usize| {
         let users: Vec<_> = (0..n).map(|i| format!("\"u-{i}\"")).collect();

@@ -1,0 +1,318 @@
+//! What a store is asked to do with a room, and what it answers.
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::Bytes;
+use roomgate_shared::{
+    ids::{CommandId, ConnectionId, UserId},
+    protocol::{
+        JsonText,
+        codes::ErrorCode,
+        command::{Fields, Since},
+    },
+};
+
+/// What makes a command happen once, however often it is sent. The user is the operation's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandKey {
+    /// The client's id for it.
+    pub id: CommandId,
+    /// A hash of the command's type and data: another one under the same id is another command.
+    pub fingerprint: u64,
+}
+
+/// One operation on a room.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// A connection enters. Adds the connection to the user's; a user without any before is announced in `joined`, one
+    /// that was `away` in `back`, and one whose presence this changes in `updated`. The same connection again changes
+    /// nothing but presence.
+    Join(Join),
+    /// A connection is gone. With the user's last one: `left` if `leaving`, else the user stays, `away`. Unknown
+    /// connections are passed over: [`Done::Ack`] with `{}`.
+    Part {
+        /// Whose.
+        user: UserId,
+        /// Which.
+        connection: ConnectionId,
+        /// The user means to go, as against a lost connection.
+        leaving: bool,
+    },
+    /// Merges into the user's presence; `updated` unless nothing changes. Refused as `too_large` where the presence would
+    /// pass 4 KiB (names and values), as `not_joined` for a user that is no member. Ack: `{"seq":n}`.
+    PresenceUpdate {
+        /// Whose.
+        user: UserId,
+        /// The command, if it is to happen once.
+        key: Option<CommandKey>,
+        /// Fields to set.
+        set: Fields,
+        /// Fields to remove.
+        remove: Vec<String>,
+    },
+    /// Ack: `{"version":n,"state":{…},"seq":n}`.
+    StateGet {
+        /// `None` for all; absent ones are left out.
+        fields: Option<Vec<String>>,
+    },
+    /// Changes fields, all or none. `conflict` (details `"version":n,"fields":{…}` with the current values of the fields
+    /// named) where `if_version` is not the current one; `bad_request` for an increment of what is no number or past
+    /// what a double holds; `state_too_large` past 1 MiB. Ack: `{"version":n,"seq":n}`.
+    StatePatch {
+        /// Author.
+        by: UserId,
+        /// The command, if it is to happen once.
+        key: Option<CommandKey>,
+        /// Fields to set.
+        set: Fields,
+        /// Fields to remove.
+        remove: Vec<String>,
+        /// Numbers to add; an absent field counts as 0. An integral result within ±2^53 is written as an integer.
+        increment: Vec<(String, f64)>,
+        /// Condition.
+        if_version: Option<u64>,
+    },
+    /// Adds a message. Ack: `{"message":{…}}`.
+    MessageSend {
+        /// Author.
+        by: UserId,
+        /// The command, if it is to happen once.
+        key: Option<CommandKey>,
+        /// [`message_tail`](roomgate_shared::protocol::event::message_tail) of the message.
+        tail: String,
+    },
+    /// A page of messages, oldest first, none past retention. A cursor is a message's id and need not exist any more.
+    /// `bad_request` for a text that cannot be one. Ack: `{"messages":[…],"before":…,"after":…}`, where `before` is there if
+    /// older ones exist and `after` if newer ones do.
+    MessageHistory {
+        /// Messages older than this one.
+        before: Option<String>,
+        /// Messages newer than this one.
+        after: Option<String>,
+        /// Most messages.
+        limit: usize,
+    },
+    /// A custom event. Ack: `{"seq":n}`.
+    Broadcast {
+        /// Author.
+        by: UserId,
+        /// The command, if it is to happen once.
+        key: Option<CommandKey>,
+        /// The event's `data`, JSON text.
+        data: String,
+    },
+    /// Passes an ephemeral frame to all nodes of the room. Not in the log, no `seq`. Ack: `{}`.
+    Signal {
+        /// A [`payload`] of the signal kind.
+        payload: Bytes,
+    },
+    /// A page of members ordered by user id (bytewise). The cursor is the last user id of the page before. Ack:
+    /// `{"users":[…],"total":n,"cursor":…}`, `cursor` only if more follow.
+    UsersList {
+        /// Where to go on.
+        cursor: Option<String>,
+        /// Most members.
+        limit: usize,
+    },
+    /// What a node missed: every event after `since`, or a snapshot where the log does not reach. [`Done::Joined`], whose
+    /// `data` lacks `you` and whose `reason` is as in a join. Comes first in its batch. What it says is taken for true: a
+    /// tail that knows of an event which the room does not have gives the room another epoch.
+    Tail(Tail),
+    /// Last positions of members; those of others are passed over. No event, no `seq`. Ack: `{}`.
+    Positions {
+        /// Each user once.
+        positions: Vec<(UserId, JsonText)>,
+    },
+    /// Members that have done something since the last time: `lastSeen` is now. Others are passed over. Ack: `{}`.
+    Active {
+        /// Each user once.
+        users: Vec<UserId>,
+    },
+    /// Does what is due: members that have been `away` for [`StoreLimits::grace`](super::StoreLimits::grace) leave
+    /// (`left`, `timeout`), messages past retention go; a bounded number of each. [`Done::Swept`].
+    Sweep,
+    /// Connections of a node that has come to its end are gone, as by a loss ([`Op::Part`]); of a part of the members,
+    /// for the step is to be short. [`Done::Buried`].
+    Bury {
+        /// The node, as [`Beat::dead`](super::Beat::dead) names it.
+        node: String,
+        /// Where to go on; empty at first.
+        cursor: String,
+    },
+    /// These connections of this node are here: what a join does for them, without a picture. For a node whose
+    /// connections were taken for gone. Ack: `{}`.
+    Return {
+        /// Each connection once.
+        members: Vec<Returning>,
+    },
+}
+
+/// One of [`Op::Return`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Returning {
+    /// Who.
+    pub user: UserId,
+    /// Display name.
+    pub name: String,
+    /// The connection.
+    pub connection: ConnectionId,
+}
+
+/// [`Op::Tail`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tail {
+    /// The last event that the node has.
+    pub since: Since,
+    /// `ts` of that event, where it is known: two events with one `seq` differ in it.
+    pub ts: Option<u64>,
+    /// The last event that the node has acknowledged or delivered: `since.seq` or later.
+    pub known: u64,
+}
+
+impl Op {
+    /// The tail after `since`, of a node that knows nothing more.
+    pub fn tail(since: Since) -> Self {
+        let known = since.seq;
+        Op::Tail(Tail {
+            since,
+            ts: None,
+            known,
+        })
+    }
+
+    /// Whether the answer may be long: a page or a picture.
+    pub fn answers_at_length(&self) -> bool {
+        match self {
+            Op::Join(_)
+            | Op::StateGet { .. }
+            | Op::MessageHistory { .. }
+            | Op::UsersList { .. }
+            | Op::Tail(_) => true,
+            Op::Part { .. }
+            | Op::PresenceUpdate { .. }
+            | Op::StatePatch { .. }
+            | Op::MessageSend { .. }
+            | Op::Broadcast { .. }
+            | Op::Signal { .. }
+            | Op::Positions { .. }
+            | Op::Active { .. }
+            | Op::Sweep
+            | Op::Bury { .. }
+            | Op::Return { .. } => false,
+        }
+    }
+}
+
+/// [`Op::Join`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Join {
+    /// Who.
+    pub user: UserId,
+    /// Display name; the newest join's stands.
+    pub name: String,
+    /// The connection that enters.
+    pub connection: ConnectionId,
+    /// Presence to merge.
+    pub presence: Fields,
+    /// Resume after this.
+    pub since: Option<Since>,
+    /// Newest messages in the snapshot.
+    pub messages: usize,
+    /// Make the room if it is not there; else `not_found`.
+    pub create: bool,
+}
+
+/// What an operation did.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Done {
+    /// `data` of the `ack`, JSON text.
+    Ack(String),
+    /// `data` of the `ack` of a command that has happened before.
+    Again(String),
+    /// A join or a tail.
+    Joined(Joined),
+    /// A sweep.
+    Swept(Swept),
+    /// A part of the members of a room has been looked at for a dead node.
+    Buried(Buried),
+}
+
+/// What a sweep did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Swept {
+    /// Members that left.
+    pub left: u64,
+    /// Messages that went.
+    pub purged: u64,
+    /// When it was, Unix ms by the store's clock.
+    pub now: u64,
+    /// When something is due again, by the same clock; not after `now`: there is more.
+    pub next: u64,
+}
+
+/// What taking out a dead node's connections did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buried {
+    /// Members that are `away` now.
+    pub away: u64,
+    /// Where to go on; empty at the end.
+    pub cursor: String,
+}
+
+/// Positions of a room's members: user id and JSON text.
+pub type Positions = Arc<[(String, Bytes)]>;
+
+/// The answer to a join or a tail.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Joined {
+    /// The room's epoch.
+    pub epoch: String,
+    /// The point of which `data` and `missed` are the picture.
+    pub seq: u64,
+    /// `data` of the `ack`, JSON text, as *Joining* in `docs/PROTOCOL.md` says.
+    pub data: String,
+    /// Resumed: the events after `since.seq` up to `seq`, in order. Else empty.
+    pub missed: Vec<Bytes>,
+    /// Whether every event after `since` is in `missed`.
+    pub recovered: bool,
+    /// Resumed: where the members are. Else empty, as the picture says it; likewise in a room that counts.
+    pub positions: Positions,
+    /// Resumed in a room that counts: how many members there are.
+    pub occupancy: Option<u64>,
+}
+
+/// Why an operation was refused. It has changed nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    /// The code for the client.
+    pub code: ErrorCode,
+    /// The message for the client.
+    pub message: Cow<'static, str>,
+    /// More members of the error's `data`: JSON text without braces.
+    pub details: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal without details.
+    pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            details: None,
+        }
+    }
+}
+
+/// The answer to one operation.
+pub type Reply = Result<Done, Refusal>;
+
+/// The answer to a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// In the order of the operations.
+    pub replies: Vec<Reply>,
+    /// Epoch and `seq` of the room after the batch; empty and 0 without a room.
+    pub epoch: Bytes,
+    /// See `epoch`.
+    pub seq: u64,
+}

@@ -1,0 +1,79 @@
+--[[ What is known of all rooms and all nodes: one key a call, as they have no slot in common.
+
+An *instance* is one life of a node's lease: `<node id>~<eight characters>`. A node takes another one when it was without
+a lease, so that what is done about the old one cannot touch who is here under the new. It stands with each connection
+in a member's record (users.lua).
+
+KEYS[1] and ARGV:
+  rooms:due  zset  room id by the ms at which something is due in it, or sooner
+    touch, ms, room       something is due within so many ms: sooner than that stays
+    claim, most, ms       answer: rooms that are due, none of which is given to anybody else for so many ms
+  nodes      zset  instance by the ms at which its lease ends; `!instance` of one that is dead and is being taken out of
+                   its rooms, by the ms at which whoever does so is thought to be dead, too
+    beat, instance, lease (ms), claim (ms), look (1 or 0), former
+                          renews a lease; answer: { state, dead instance … }. state: 2 it was held, 1 it had ended and
+                          nobody had noticed, 0 it was not there: with a `former`, or '-', it is new and is there from now
+                          on; without, it is not: the caller is taken for dead. `former` is a lease of the same node that
+                          is over: whatever stands under it is taken out. With `look`, dead instances are handed to the
+                          caller, each for `claim`
+    mourn, instance, ms   the caller goes on taking it out: the claim is for so many ms more
+    resign, instance      its lease is over; whatever stands under it is taken out by whoever looks next ]]
+
+-- Most dead nodes handed out at once.
+local MOST_DEAD = 4
+
+-- A lease is over.
+local function resign(key, now, instance)
+  call('ZREM', key, instance)
+  call('ZADD', key, 'NX', format('%d', now), '!' .. instance)
+end
+
+local INDEX = {
+  touch = function(key, now, argv)
+    call('ZADD', key, 'LT', format('%d', now + argv[2]), argv[3])
+    return 0
+  end,
+  claim = function(key, now, argv)
+    local rooms = call('ZRANGEBYSCORE', key, '-inf', format('%d', now), 'LIMIT', 0, argv[2])
+    local over = format('%d', now + argv[3])
+    for _, room in ipairs(rooms) do call('ZADD', key, 'XX', over, room) end
+    return rooms
+  end,
+  beat = function(key, now, argv)
+    local me, lease, claim, former = argv[2], argv[3], argv[4], argv[6]
+    local ends, state = tonumber(call('ZSCORE', key, me)), 0
+    if ends then state = ends > now and 2 or 1 end
+    if former ~= '' and former ~= '-' then resign(key, now, former) end
+    if ends or former ~= '' then call('ZADD', key, format('%d', now + lease), me) end
+    local out = { state }
+    if argv[5] == '1' then
+      local over = format('%d', now + claim)
+      for _, name in ipairs(call('ZRANGEBYSCORE', key, '-inf', format('%d', now), 'LIMIT', 0, MOST_DEAD)) do
+        local instance = match(name, '^!(.*)')
+        if not instance then
+          instance = name
+          call('ZREM', key, name)
+        end
+        call('ZADD', key, over, '!' .. instance)
+        out[#out + 1] = instance
+      end
+    end
+    return out
+  end,
+  mourn = function(key, now, argv)
+    call('ZADD', key, 'XX', format('%d', now + argv[3]), '!' .. argv[2])
+    return 0
+  end,
+  resign = function(key, now, argv)
+    resign(key, now, argv[2])
+    return 0
+  end,
+}
+
+local function index(keys, argv)
+  if not call then bind() end
+  local time = redis.call('TIME')
+  return INDEX[argv[1]](keys[1], time[1] * 1000 + floor(time[2] / 1000), argv)
+end
+
+redis.register_function('@NAME@_index', index)
