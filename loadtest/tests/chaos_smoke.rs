@@ -38,6 +38,22 @@ fn nothing_is_lost_and_nothing_is_done_twice() {
     }
 }
 
+#[test]
+fn a_node_that_dies_is_told_of_once() {
+    let size = ["--scenario", "node-dies", "--short", "--seconds", "1"];
+    let settings = [
+        "--set",
+        "NODE_LEASE_SECONDS=2",
+        "--set",
+        "PRESENCE_GRACE_SECONDS=1",
+        "--set",
+        "SWEEP_INTERVAL_SECONDS=1",
+    ];
+    let (text, code) = chaos("node-dies", &[&size[..], &settings].concat());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("node-dies seed 1: passed"), "{text}");
+}
+
 /// One delivery in 10,000 is recorded wrongly; of the rules, one of `found` says so.
 fn planted(plant: &str, found: &[&str]) {
     let size = ["--clients", "40", "--rooms", "4", "--seconds", "1", "--rate", "5"];

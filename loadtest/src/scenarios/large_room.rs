@@ -109,10 +109,34 @@ struct Joins {
     all_in: f64,
 }
 
+/// What servers use that have nothing to do: CPU seconds a second, of all gateways and of Redis.
+struct Idle {
+    gateways: f64,
+    redis: f64,
+}
+
+impl Idle {
+    fn measure(cluster: &Cluster, fleet: &mut Fleet) -> Result<Self, Failure> {
+        let before = cluster.fine_usage()?;
+        fleet.run(Load::Idle, Duration::from_secs(1))?;
+        let after = cluster.fine_usage()?;
+        let wall = (after.at - before.at).as_secs_f64();
+        Ok(Self {
+            gateways: after.gateways.saturating_sub(before.gateways).as_secs_f64() / wall,
+            redis: after.redis.saturating_sub(before.redis).as_secs_f64() / wall,
+        })
+    }
+}
+
 impl Joins {
-    /// One join after the other, of the connections from `first` on; what each used is read when nothing more comes.
+    /// One join after the other, of the connections from `first` on; what each used is read when nothing more comes, and
+    /// what would have been used without it is not counted.
     fn measure(cluster: &Cluster, fleet: &mut Fleet, first: usize, count: usize) -> Result<Self, Failure> {
-        let micros = |time: Duration| time.as_secs_f64() * 1e6;
+        let idle = Idle::measure(cluster, fleet)?;
+        let used = |before: Duration, now: Duration, idle: f64, wall: Duration| {
+            let used = now.saturating_sub(before).as_secs_f64() - idle * wall.as_secs_f64();
+            used.max(0.0) * 1e6
+        };
         let mut joins = Self {
             times: Vec::new(),
             gateways: Vec::new(),
@@ -127,14 +151,16 @@ impl Joins {
             fleet.settle(QUIET, QUIET_LIMIT)?;
             let now = cluster.fine_usage()?;
             joins.times.push(took.as_secs_f64() * 1e3);
+            let wall = now.at - last.at;
             joins
                 .gateways
-                .push(micros(now.gateways.saturating_sub(last.gateways)));
-            joins.redis.push(micros(now.redis.saturating_sub(last.redis)));
+                .push(used(last.gateways, now.gateways, idle.gateways, wall));
+            joins.redis.push(used(last.redis, now.redis, idle.redis, wall));
             last = now;
         }
-        joins.wall = (last.at - started.at).as_secs_f64();
-        joins.all_in = micros(last.gateways.saturating_sub(started.gateways)) / count as f64;
+        let wall = last.at - started.at;
+        joins.wall = wall.as_secs_f64();
+        joins.all_in = used(started.gateways, last.gateways, idle.gateways, wall) / count as f64;
         Ok(joins)
     }
 
