@@ -4,7 +4,8 @@
 #   scripts/two-gateways.sh [-n GATEWAYS] [-- COMMAND [ARGUMENT...]]
 #
 # COMMAND finds the gateways in ROOMGATE_URLS (http://127.0.0.1:PORT, separated by commas) and Redis in REDIS_URL;
-# its exit status is this script's. Without a command the addresses are printed and everything stays up until Ctrl-C.
+# its exit status is this script's. Without a command the addresses are printed and everything stays up until Ctrl-C;
+# a gateway that is killed meanwhile is started again after RESTART_SECONDS (20), on its port.
 #
 #   -n GATEWAYS    how many (default 2)
 #   --help
@@ -78,14 +79,21 @@ until (exec 3<>"/dev/tcp/127.0.0.1/$redis_port") 2>/dev/null; do
 done
 export REDIS_URL="redis://127.0.0.1:$redis_port"
 
+# start NUMBER: the gateway of that number, on its port, and waits until it is ready.
+ports=()
+start() {
+  LISTEN="127.0.0.1:${ports[$1 - 1]}" NODE_ID="gw-$1" AUTH_MODE="${AUTH_MODE:-anonymous}" \
+    LOG_LEVEL="${LOG_LEVEL:-warn}" DRAIN_SECONDS="${DRAIN_SECONDS:-2}" \
+    "$gateway" </dev/null >>"$dir/gw-$1.log" 2>&1 &
+  gateway_pids[$1 - 1]=$!
+  wait_ready "$!" "${ports[$1 - 1]}" /readyz 15 || fail "$dir/gw-$1.log" "gw-$1 did not become ready"
+}
+
 urls=()
 for ((i = 1; i <= count; i++)); do
-  port="$(free_port)"
-  LISTEN="127.0.0.1:$port" NODE_ID="gw-$i" AUTH_MODE="${AUTH_MODE:-anonymous}" LOG_LEVEL="${LOG_LEVEL:-warn}" \
-    DRAIN_SECONDS="${DRAIN_SECONDS:-2}" "$gateway" </dev/null >"$dir/gw-$i.log" 2>&1 &
-  gateway_pids+=($!)
-  wait_ready "${gateway_pids[-1]}" "$port" /readyz 15 || fail "$dir/gw-$i.log" "gw-$i did not become ready"
-  urls+=("http://127.0.0.1:$port")
+  ports+=("$(free_port)")
+  start "$i"
+  urls+=("http://127.0.0.1:${ports[i - 1]}")
 done
 ROOMGATE_URLS="$(IFS=,; echo "${urls[*]}")"
 export ROOMGATE_URLS
@@ -102,11 +110,19 @@ dead_gateway() {
 }
 
 if [ $# -eq 0 ]; then
-  for i in "${!urls[@]}"; do echo "gw-$((i + 1))  ${urls[i]}/"; done
+  for i in "${!urls[@]}"; do echo "gw-$((i + 1))  ${urls[i]}/  pid ${gateway_pids[i]}"; done
   echo "redis $REDIS_URL"
-  echo "Ctrl-C stops them."
-  while gone="$(dead_gateway)" && [ -z "$gone" ]; do sleep 0.5; done
-  fail "$dir/gw-$gone.log" "gw-$gone is gone"
+  echo "Ctrl-C stops them. Kill one (kill -9 PID) and watch: it is started again after ${RESTART_SECONDS:-20} s."
+  while true; do
+    gone="$(dead_gateway)"
+    if [ -n "$gone" ]; then
+      echo "gw-$gone is gone"
+      sleep "${RESTART_SECONDS:-20}"
+      start "$gone"
+      echo "gw-$gone  ${urls[gone - 1]}/  pid ${gateway_pids[gone - 1]}"
+    fi
+    sleep 0.5
+  done
 fi
 
 status=0

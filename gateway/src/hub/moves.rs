@@ -6,7 +6,7 @@
 //! those who came in between and were shown the place before. Whatever has not been there for [`KEPT`] is let go, and
 //! while nothing is left nothing of this exists.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use roomgate_shared::{
@@ -38,7 +38,15 @@ pub(super) struct Moves {
     places: HashMap<UserId, Place>,
     written: Option<Instant>,
     /// Members on other nodes, as those have told.
-    others: Vec<(Box<str>, u64, Instant)>,
+    others: Vec<(Arc<str>, u64, Instant)>,
+}
+
+/// What a node has published of moves; see [`payload::Payload::Moves`].
+pub(super) struct Published<'a> {
+    pub(super) instance: &'a str,
+    pub(super) members: u64,
+    pub(super) moves: Vec<(&'a str, &'a [u8])>,
+    pub(super) again: Vec<(&'a str, &'a [u8])>,
 }
 
 /// Where a user is.
@@ -47,13 +55,23 @@ struct Place {
     /// With which tick it goes to the members.
     tick: u64,
     changed: Instant,
-    /// Moved on this node, so it is this node that tells others and the store.
-    own: Option<Own>,
+    from: From,
 }
 
-struct Own {
-    published: bool,
-    write: Write,
+/// Where it was told.
+enum From {
+    /// Here, so it is this node that tells others and the store.
+    Here { tell: Tell, write: Write },
+    /// On the node of this instance.
+    Node(Arc<str>),
+}
+
+/// What other nodes have yet to be told.
+#[derive(PartialEq, Eq)]
+enum Tell {
+    Moved,
+    Again,
+    Nothing,
 }
 
 #[derive(PartialEq, Eq)]
@@ -85,53 +103,67 @@ impl Moves {
 
     /// A user here has moved; `tick` is the next one.
     pub(super) fn own(&mut self, user: &UserId, position: JsonText, tick: u64) {
-        let own = Some(Own {
-            published: false,
+        let from = From::Here {
+            tell: Tell::Moved,
             write: Write::Due,
-        });
+        };
+        self.put(user.clone(), position, tick, from);
+    }
+
+    fn put(&mut self, user: UserId, position: JsonText, tick: u64, from: From) {
         let place = Place {
             position,
             tick,
             changed: Instant::now(),
-            own,
+            from,
         };
-        self.places.insert(user.clone(), place);
+        self.places.insert(user, place);
     }
 
-    /// Users of another node have moved. What is known already is passed over.
-    pub(super) fn others(&mut self, instance: &str, members: u64, moves: &[(&str, &[u8])], tick: u64) {
+    /// What a node has published, this one included (`own`), in the order of the channel. A user may move on two nodes at
+    /// once: whatever is last on the channel holds in the end, on every node.
+    pub(super) fn published(&mut self, payload: &Published<'_>, own: bool, tick: u64) {
         let now = Instant::now();
-        self.others
-            .retain(|(name, _, at)| **name != *instance && now - *at < HEARD);
-        self.others.push((instance.into(), members, now));
-        for &(user, position) in moves {
+        let instance: Arc<str> = payload.instance.into();
+        if !own {
+            self.others
+                .retain(|(name, _, at)| *name != instance && now - *at < HEARD);
+            self.others.push((instance.clone(), payload.members, now));
+        }
+        let moved = payload.moves.iter().map(|each| (each, false));
+        for (&(user, position), again) in moved.chain(payload.again.iter().map(|each| (each, true))) {
             let (Ok(user), Ok(position)) = (UserId::new(user), std::str::from_utf8(position)) else {
                 continue;
             };
-            if self
-                .places
-                .get(&user)
-                .is_some_and(|place| place.position.as_str() == position)
-            {
-                continue;
-            }
-            let place = Place {
-                position: JsonText::from_trusted(position),
-                tick,
-                changed: now,
-                own: None,
+            let passed_over = match self.places.get(&user) {
+                None => own,
+                Some(place) if place.position.as_str() == position => true,
+                Some(place) => match &place.from {
+                    // What this node has yet to tell comes later on the channel; what it has told has been told there.
+                    From::Here { tell, .. } => own || again || *tell == Tell::Moved,
+                    From::Node(from) => again && *from != instance,
+                },
             };
-            self.places.insert(user, place);
+            if !passed_over {
+                self.put(
+                    user,
+                    JsonText::from_trusted(position),
+                    tick,
+                    From::Node(instance.clone()),
+                );
+            }
         }
     }
 
-    /// What moved on this node and others have not been told.
+    /// What others have not been told of those who moved on this node.
     pub(super) fn publish(&mut self, instance: &str, members: usize) -> Option<Bytes> {
         let mut moved = Vec::new();
         for (user, place) in &mut self.places {
-            if let Some(own) = place.own.as_mut().filter(|own| !own.published) {
-                own.published = true;
-                moved.push((user.as_str(), place.position.as_str().as_bytes()));
+            if let From::Here { tell, .. } = &mut place.from
+                && *tell != Tell::Nothing
+            {
+                let again = std::mem::replace(tell, Tell::Nothing) == Tell::Again;
+                moved.push((user.as_str(), place.position.as_str().as_bytes(), again));
             }
         }
         (!moved.is_empty()).then(|| payload::moves(instance, members, moved))
@@ -144,8 +176,10 @@ impl Moves {
         }
         let mut due = Vec::new();
         for (user, place) in &mut self.places {
-            if let Some(own) = place.own.as_mut().filter(|own| own.write == Write::Due) {
-                own.write = Write::UnderWay;
+            if let From::Here { write, .. } = &mut place.from
+                && *write == Write::Due
+            {
+                *write = Write::UnderWay;
                 due.push((user.clone(), place.position.clone()));
             }
         }
@@ -158,11 +192,16 @@ impl Moves {
     /// The store has taken these, or not.
     pub(super) fn wrote(&mut self, users: &[(UserId, JsonText)], taken: bool) {
         for (user, _) in users {
-            if let Some(own) = self.places.get_mut(user).and_then(|place| place.own.as_mut())
-                && own.write == Write::UnderWay
-            {
-                own.write = if taken { Write::Done } else { Write::Due };
-                own.published &= !taken;
+            let Some(From::Here { tell, write }) = self.places.get_mut(user).map(|place| &mut place.from)
+            else {
+                continue;
+            };
+            // Else it has moved again meanwhile.
+            if *write == Write::UnderWay {
+                *write = if taken { Write::Done } else { Write::Due };
+                if taken && *tell == Tell::Nothing {
+                    *tell = Tell::Again;
+                }
             }
         }
     }
@@ -170,10 +209,10 @@ impl Moves {
     /// Lets go of what nobody needs any more: `served` is the last tick that every member has got.
     pub(super) fn let_go(&mut self, served: u64, now: Instant) {
         self.places.retain(|_, place| {
-            let told = place
-                .own
-                .as_ref()
-                .is_none_or(|own| own.published && own.write == Write::Done);
+            let told = match &place.from {
+                From::Here { tell, write } => *tell == Tell::Nothing && *write == Write::Done,
+                From::Node(_) => true,
+            };
             !(told && place.tick <= served && now - place.changed >= KEPT)
         });
     }
@@ -364,14 +403,77 @@ mod tests {
         assert_eq!(positions_frame(&room, &[], "a"), None);
     }
 
+    fn heard<'a>(instance: &'a str, members: u64, moves: &[(&'a str, &'a str)]) -> Published<'a> {
+        Published {
+            instance,
+            members,
+            moves: moves
+                .iter()
+                .map(|(user, text)| (*user, text.as_bytes()))
+                .collect(),
+            again: Vec::new(),
+        }
+    }
+
+    fn told_again<'a>(instance: &'a str, user: &'a str, text: &'a str) -> Published<'a> {
+        Published {
+            again: vec![(user, text.as_bytes())],
+            ..heard(instance, 1, &[])
+        }
+    }
+
+    fn at<'a>(moves: &'a Moves, id: &str) -> (&'a str, u64) {
+        let place = &moves.places[&user(id)];
+        (place.position.as_str(), place.tick)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_better_is_not_undone() {
+        let mut moves = Moves::new();
+        // Yet to be told by this node: it comes later on the channel than what is heard now.
+        moves.own(&user("a"), place("2"), 1);
+        moves.published(&heard("gw-2", 1, &[("a", "1")]), false, 1);
+        moves.published(&told_again("gw-2", "a", "1"), false, 1);
+        assert_eq!(at(&moves, "a"), ("2", 1));
+        moves.publish("gw-1", 1);
+        // What comes back of it, also late, is nothing new.
+        moves.published(&heard("gw-1", 1, &[("a", "0")]), true, 2);
+        assert_eq!(at(&moves, "a"), ("2", 1));
+        // Told behind it by another node: that holds, whatever of this node's comes before it...
+        moves.published(&heard("gw-2", 1, &[("a", "3")]), false, 2);
+        assert_eq!(at(&moves, "a"), ("3", 2));
+        assert!(
+            moves.write(Instant::now()).is_empty(),
+            "it is the other's to write"
+        );
+        // ...and what this node told behind that holds again.
+        moves.published(&heard("gw-1", 1, &[("a", "2")]), true, 3);
+        assert_eq!(at(&moves, "a"), ("2", 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_told_again_is_for_those_who_do_not_know() {
+        let mut moves = Moves::new();
+        moves.published(&told_again("gw-2", "a", "1"), false, 1);
+        assert_eq!(at(&moves, "a"), ("1", 1));
+        moves.published(&told_again("gw-2", "a", "1"), false, 2);
+        assert_eq!(at(&moves, "a"), ("1", 1));
+        // The move itself was lost on the way.
+        moves.published(&told_again("gw-2", "a", "2"), false, 3);
+        assert_eq!(at(&moves, "a"), ("2", 3));
+        moves.published(&heard("gw-3", 1, &[("a", "3")]), false, 4);
+        moves.published(&told_again("gw-2", "a", "2"), false, 5);
+        assert_eq!(at(&moves, "a"), ("3", 4));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_tick_grows_with_the_members_of_all_nodes() {
         let (mut moves, usual) = (Moves::new(), Duration::from_millis(50));
         assert_eq!(moves.width(usual, 100), usual);
         assert_eq!(moves.width(usual, 400), usual * 4);
-        moves.others("gw-2", 60, &[], 1);
-        moves.others("gw-3", 140, &[], 1);
-        moves.others("gw-3", 150, &[], 2);
+        moves.published(&heard("gw-2", 60, &[]), false, 1);
+        moves.published(&heard("gw-3", 140, &[]), false, 1);
+        moves.published(&heard("gw-3", 150, &[]), false, 2);
         assert_eq!(moves.width(usual, 90), usual * 3);
         tokio::time::advance(HEARD).await;
         assert_eq!(moves.width(usual, 90), usual);
@@ -399,18 +501,14 @@ mod tests {
         tokio::time::advance(WRITE).await;
         assert_eq!(moves.write(Instant::now()), second, "what failed is due again");
         moves.wrote(&second, true);
-        let again = moves.publish("i", 1).unwrap();
+        let once_more = moves.publish("i", 1).unwrap();
+        assert!(matches!(
+            payload::parse(&once_more),
+            Some(payload::Payload::Moves { moves, again, .. }) if moves.is_empty() && again.len() == 1
+        ));
         tokio::time::advance(KEPT).await;
         moves.let_go(1, Instant::now());
         assert!(!moves.is_empty(), "somebody has not got it yet");
-        // The other side: what is known is passed over.
-        let Some(payload::Payload::Moves { moves: seen, .. }) = payload::parse(&again) else {
-            panic!()
-        };
-        let mut other = Moves::new();
-        other.others("i", 1, &seen, 1);
-        other.others("i", 1, &seen, 7);
-        assert!(other.places.values().all(|place| place.tick == 1));
         moves.let_go(2, Instant::now());
         assert!(moves.is_empty());
     }

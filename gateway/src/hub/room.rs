@@ -23,7 +23,7 @@ use super::{
     client::Client,
     frame::{text_frame, text_frames},
     membership::Membership,
-    moves::{Moves, Ticked, Told, serve},
+    moves::{Moves, Published, Ticked, Told, serve},
     recent::{Recent, RecentBytes},
 };
 use crate::{
@@ -421,12 +421,15 @@ impl LocalRoom {
                 instance,
                 members,
                 moves,
+                again,
             }) => {
-                let mut inner = self.inner.lock();
-                if !inner.members.is_empty() && !inner.is_own(instance) {
-                    let tick = inner.tick + 1;
-                    inner.moves().others(instance, members, &moves, tick);
-                }
+                let published = Published {
+                    instance,
+                    members,
+                    moves,
+                    again,
+                };
+                self.inner.lock().published(&published);
                 Repair::NotNeeded
             }
             Some(Payload::Occupancy { members }) => {
@@ -524,13 +527,19 @@ impl Inner {
         ephemeral.moves.get_or_insert_with(Moves::new)
     }
 
-    /// Whether this node publishes under that name.
-    fn is_own(&self, instance: &str) -> bool {
-        let own = self
-            .ephemeral
-            .as_ref()
-            .and_then(|ephemeral| ephemeral.instance.as_ref());
-        own.is_some_and(|own| **own == *instance)
+    fn published(&mut self, published: &Published<'_>) {
+        if self.members.is_empty() {
+            return;
+        }
+        let ephemeral = self.ephemeral.as_deref();
+        let own = ephemeral
+            .and_then(|ephemeral| ephemeral.instance.as_ref())
+            .is_some_and(|own| **own == *published.instance);
+        if own && ephemeral.is_none_or(|ephemeral| ephemeral.moves.is_none()) {
+            return;
+        }
+        let tick = self.tick + 1;
+        self.moves().published(published, own, tick);
     }
 
     fn tick(&mut self, room: &RoomId, usual: Duration, instance: &Arc<str>) -> Ticked {

@@ -81,7 +81,13 @@ pub(super) fn complete(
             Origin::Positions {
                 local: of, positions, ..
             } => of.written(&positions, true),
-            Origin::Unconfirmed { .. } | Origin::Return(_) | Origin::Nobody => {}
+            Origin::Return(_) => {
+                if reply.is_err() {
+                    // The room is gone from the store. Whoever is in is to be told.
+                    repair = Repair::Needed;
+                }
+            }
+            Origin::Unconfirmed { .. } | Origin::Nobody => {}
             Origin::Resync { client, membership } => match reply {
                 Ok(Done::Joined(joined)) => {
                     let frame = if joined.recovered {

@@ -3,7 +3,7 @@
 //! ```text
 //! durable:  E <epoch> SP <first seq> RS <event> RS <event> …      seq rises by one from event to event
 //! signal:   S <user id of the sender> RS [<user id> US …] RS <frame>   no receivers named: all members
-//! moves:    M <instance> SP <its members> RS <user id> US <position> RS …   the sending node has delivered them to its own
+//! moves:    M <instance> SP <its members> RS <user id> US <position> RS …   a US at the end: told once more
 //! occupancy: C <members>                                              of a room that counts
 //! ```
 //!
@@ -42,8 +42,10 @@ pub enum Payload<'a> {
         instance: &'a str,
         /// How many connections of the room the node has.
         members: u64,
-        /// User id and position, JSON text.
+        /// Who has moved: user id and position, JSON text.
         moves: Vec<(&'a str, &'a [u8])>,
+        /// Who has not moved since, told once more for those who do not know.
+        again: Vec<(&'a str, &'a [u8])>,
     },
     /// How many members a room that counts has.
     Occupancy {
@@ -74,14 +76,21 @@ pub fn parse(payload: &[u8]) -> Option<Payload<'_>> {
         }
         b'M' => {
             let (instance, members) = std::str::from_utf8(parts.next()?).ok()?.split_once(' ')?;
-            let moves = parts.map(|part| {
+            let (mut moves, mut again) = (Vec::new(), Vec::new());
+            for part in parts {
                 let at = part.iter().position(|&b| b == US)?;
-                Some((std::str::from_utf8(&part[..at]).ok()?, &part[at + 1..]))
-            });
+                let (user, position) = (std::str::from_utf8(&part[..at]).ok()?, &part[at + 1..]);
+                match position.strip_suffix(&[US]) {
+                    Some(position) => again.push((user, position)),
+                    None => moves.push((user, position)),
+                }
+            }
+            let members = members.parse().ok()?;
             Some(Payload::Moves {
                 instance,
-                members: members.parse().ok()?,
-                moves: moves.collect::<Option<_>>()?,
+                members,
+                moves,
+                again,
             })
         }
         b'C' => {
@@ -92,18 +101,21 @@ pub fn parse(payload: &[u8]) -> Option<Payload<'_>> {
     }
 }
 
-/// The payload of moves.
+/// The payload of moves: user id, position, and whether it is told once more.
 pub fn moves<'a>(
     instance: &str,
     members: usize,
-    moves: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    moves: impl IntoIterator<Item = (&'a str, &'a [u8], bool)>,
 ) -> Bytes {
     let mut out = format!("M{instance} {members}").into_bytes();
-    for (user, position) in moves {
+    for (user, position, again) in moves {
         out.push(RS);
         out.extend_from_slice(user.as_bytes());
         out.push(US);
         out.extend_from_slice(position);
+        if again {
+            out.push(US);
+        }
     }
     out.into()
 }
@@ -178,15 +190,16 @@ mod tests {
 
     #[test]
     fn moves_and_occupancy_read_back() {
-        let moved: [(&str, &[u8]); 2] = [("u 1", b"{\"x\":1}"), ("b", b"{}")];
-        let bytes = moves("gw-1~x", 50, moved);
-        assert_eq!(bytes.as_ref(), b"Mgw-1~x 50\x1eu 1\x1f{\"x\":1}\x1eb\x1f{}");
+        let [one, two]: [(&str, &[u8]); 2] = [("u 1", b"{\"x\":1}"), ("b", b"{}")];
+        let bytes = moves("gw-1~x", 50, [(one.0, one.1, false), (two.0, two.1, true)]);
+        assert_eq!(bytes.as_ref(), b"Mgw-1~x 50\x1eu 1\x1f{\"x\":1}\x1eb\x1f{}\x1f");
         assert_eq!(
             parse(&bytes),
             Some(Payload::Moves {
                 instance: "gw-1~x",
                 members: 50,
-                moves: moved.to_vec()
+                moves: vec![one],
+                again: vec![two],
             })
         );
         assert_eq!(

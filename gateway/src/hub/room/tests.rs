@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
-use roomgate_shared::ids::ConnectionId;
+use roomgate_shared::ids::{ConnectionId, UserId};
 
 use super::*;
 use crate::hub::frame::frame_len;
@@ -414,5 +414,173 @@ proptest! {
         for (member, picture) in members {
             prop_assert_eq!(given(&member), numbers(picture + 1..=head));
         }
+    }
+}
+
+mod ticks {
+    use super::*;
+
+    const TICK: Duration = Duration::from_millis(50);
+
+    fn tick(room: &LocalRoom) -> Ticked {
+        room.tick(TICK, &Arc::from("gw-1~a"))
+    }
+
+    fn go(room: &LocalRoom, client: &Client, position: &str) {
+        room.moved(&client.user, JsonText::from_trusted(position));
+    }
+
+    fn from_elsewhere(room: &LocalRoom, moves: &[(&str, &str)]) {
+        let moves = moves
+            .iter()
+            .map(|(user, position)| (*user, position.as_bytes(), false));
+        room.deliver(&payload::moves("gw-2~b", 1, moves));
+    }
+
+    /// The positions in the `moves` frames that a client has been given: of each frame, sorted.
+    fn moves(client: &Client) -> Vec<Vec<String>> {
+        let each = given(client).into_iter().map(|frame| {
+            let data = frame
+                .strip_prefix(r#"{"type":"moves","room":"r","data":{"#)
+                .expect("a moves frame");
+            let mut places: Vec<String> = data
+                .trim_end_matches("}}")
+                .split(',')
+                .map(str::to_owned)
+                .collect();
+            places.sort();
+            places
+        });
+        each.collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_latest_of_each_user_goes_to_all_others_in_one_frame() {
+        let (room, a, b, c) = (room(), client(1), client(2), client(3));
+        for member in [&a, &b, &c] {
+            enter(&room, member, 0);
+        }
+        assert!(!room.claim_ticking(), "nothing has moved");
+        go(&room, &a, "1");
+        go(&room, &a, "2");
+        go(&room, &b, "3");
+        from_elsewhere(&room, &[("w", "4"), ("w", "5")]);
+        assert!(room.claim_ticking() && !room.claim_ticking());
+        let ticked = tick(&room);
+        assert_eq!(moves(&a), [["\"u2\":3", "\"w\":5"]]);
+        assert_eq!(moves(&b), [["\"u1\":2", "\"w\":5"]]);
+        assert_eq!(moves(&c), [["\"u1\":2", "\"u2\":3", "\"w\":5"]]);
+        let Some(Payload::Moves {
+            members,
+            moves: published,
+            ..
+        }) = ticked.publish.as_deref().and_then(payload::parse)
+        else {
+            panic!("{:?}", ticked.publish)
+        };
+        assert_eq!((members, published.len()), (3, 2), "only what has moved here");
+        assert_eq!(ticked.write.len(), 2);
+        assert_eq!(ticked.wait, Some(TICK));
+        // What this node published comes back and is nothing new.
+        room.deliver(&ticked.publish.unwrap());
+        tick(&room);
+        for member in [&a, &b, &c] {
+            assert!(given(member).is_empty());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ticking_ends_when_everything_is_told_and_written() {
+        let (room, a) = (room(), client(1));
+        enter(&room, &a, 0);
+        go(&room, &a, "1");
+        assert!(room.claim_ticking());
+        let ticked = tick(&room);
+        room.written(&ticked.write, true);
+        tokio::time::advance(TICK).await;
+        let again = tick(&room);
+        assert!(again.publish.is_some(), "what was written is published once more");
+        assert!(again.write.is_empty());
+        let mut ticks = 0;
+        while tick(&room).wait.is_some() {
+            tokio::time::advance(TICK).await;
+            ticks += 1;
+            assert!(ticks < 100);
+        }
+        assert!(!room.claim_ticking());
+        // The last member goes before its place is written.
+        go(&room, &a, "2");
+        assert!(room.claim_ticking());
+        leave(&room, &a);
+        let last = tick(&room);
+        assert_eq!(last.write.len(), 1);
+        room.written(&last.write, true);
+        tick(&room);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(tick(&room).wait, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_lags_is_passed_over_and_then_given_all_at_once() {
+        let (room, a, slow) = (room(), client(1), {
+            let user = UserId::new("slow").unwrap();
+            Arc::new(Client::new(ConnectionId::new(7, 9), user, "n".into(), 64 * 64))
+        });
+        enter(&room, &a, 0);
+        enter(&room, &slow, 0);
+        slow.outbox.push(Bytes::from(vec![0; 100]));
+        assert!(slow.outbox.lags());
+        for step in 0..5 {
+            go(&room, &a, &step.to_string());
+            from_elsewhere(&room, &[(&format!("w{step}"), "7")]);
+            tick(&room);
+        }
+        let mut pieces = VecDeque::new();
+        slow.outbox.take(&mut pieces, None);
+        assert_eq!(pieces.len(), 1, "nothing stale is queued");
+        slow.outbox.written(false, 100, true);
+        tick(&room);
+        let all = [
+            "\"u1\":4", "\"w0\":7", "\"w1\":7", "\"w2\":7", "\"w3\":7", "\"w4\":7",
+        ];
+        assert_eq!(moves(&slow), [all]);
+        tick(&room);
+        assert!(given(&slow).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_in_is_given_what_its_picture_may_lack() {
+        let (room, a, b) = (room(), client(1), client(2));
+        enter(&room, &a, 0);
+        go(&room, &a, "1");
+        let written = tick(&room).write;
+        enter(&room, &b, 0);
+        room.written(&written, true);
+        tokio::time::advance(TICK).await;
+        tick(&room);
+        assert_eq!(moves(&b), [["\"u1\":1"]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn occupancy_is_told_at_most_once_a_second_and_the_last_one_always() {
+        let (room, a) = (room(), client(1));
+        enter(&room, &a, 0);
+        let counted =
+            |members: u64| format!(r#"{{"type":"occupancy","room":"r","data":{{"members":{members}}}}}"#);
+        room.deliver(&payload::occupancy(11));
+        assert!(room.claim_ticking());
+        tick(&room);
+        assert_eq!(given(&a), [counted(11)]);
+        for members in 12..30 {
+            room.deliver(&payload::occupancy(members));
+            tokio::time::advance(TICK).await;
+            assert!(tick(&room).wait.is_some());
+        }
+        assert!(given(&a).is_empty());
+        tokio::time::advance(TICK * 2).await;
+        tick(&room);
+        assert_eq!(given(&a), [counted(29)]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(tick(&room).wait, None);
     }
 }

@@ -281,6 +281,7 @@ impl<'a> Batch<'a> {
             self.room.remove(&id, since);
             left += 1;
         }
+        self.room.swept = self.now;
         Swept {
             left,
             purged: self.purged,

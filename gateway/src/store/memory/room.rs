@@ -35,6 +35,8 @@ pub(super) struct Room {
     pub(super) aways: BTreeSet<(u64, String)>,
     /// Where members are: JSON text by user id.
     pub(super) positions: BTreeMap<String, String>,
+    /// When it was last swept, or made, Unix ms.
+    pub(super) swept: u64,
     /// It has had too many members to tell who is there.
     pub(super) counting: bool,
     /// Most members at once, arrivals, and the ms from arrival to departure of all who have left.
@@ -84,6 +86,7 @@ impl Room {
             users: BTreeMap::new(),
             aways: BTreeSet::new(),
             positions: BTreeMap::new(),
+            swept: now,
             counting: false,
             activity: Activity::default(),
             messages: BTreeMap::new(),
@@ -113,6 +116,9 @@ impl Room {
         }
         if let Some((since, _)) = self.aways.first() {
             due = due.min(since + grace);
+        }
+        if !self.users.is_empty() {
+            due = due.min(self.swept + grace);
         }
         due
     }

@@ -120,7 +120,7 @@ impl Lease {
 
     /// What is to be written ahead of a call by which connections enter `room`, over the connection of that number: that
     /// the node has members there. Nothing if that is known.
-    pub(super) fn registration(&self, room: &RoomId, connection: u64) -> Option<Command> {
+    pub(super) fn registration(&self, room: &RoomId, connection: u64) -> Option<[Command; 2]> {
         let mut inner = self.inner.lock();
         if inner.connection != connection {
             // What was written over the one before may be lost with its server.
@@ -128,7 +128,12 @@ impl Lease {
             inner.connection = connection;
         }
         let known = inner.registered.contains(room);
-        (!known).then(|| set("SADD", &inner.instance, [room]))
+        (!known).then(|| {
+            [
+                set("SADD", &inner.instance, [room]),
+                index(keys::NODES, &["enter", &inner.instance]),
+            ]
+        })
     }
 
     /// It is written, under `instance`.

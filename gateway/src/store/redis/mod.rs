@@ -176,7 +176,7 @@ impl RedisStore {
         let mut ahead = Vec::new();
         // Before the first member is in: a node that dies between the two leaves a room named too many, not too few.
         if enters {
-            ahead.extend(self.lease.registration(room, connection));
+            ahead.extend(self.lease.registration(room, connection).into_iter().flatten());
         }
         let registers = !ahead.is_empty();
         if registers || loses {
@@ -204,13 +204,16 @@ impl RedisStore {
             let (touch, args) = lease::touch(room, self.grace);
             self.commands.send_and_forget(touch, args);
         }
-        match answer.due {
-            Some(Some(next)) => self.behind("ZADD", &[keys::DUE, &next.to_string(), room.as_str()]),
-            Some(None) => {
-                self.behind("ZREM", &[keys::DUE, room.as_str()]);
-                self.behind("ZREM", &[keys::ROOMS, room.as_str()]);
+        // The end of a claim, which is written last: a room that stands there twice is swept once more, not once less.
+        if let Some(due) = answer.due {
+            match due {
+                Some(next) => self.behind("ZADD", &[keys::DUE, &next.to_string(), room.as_str()]),
+                None => {
+                    self.behind("ZREM", &[keys::DUE, room.as_str()]);
+                    self.behind("ZREM", &[keys::ROOMS, room.as_str()]);
+                }
             }
-            None => {}
+            self.behind("ZREM", &[keys::DUE, &format!("!{room}")]);
         }
         Ok(answer.applied)
     }

@@ -5,11 +5,13 @@ a lease, so that what is done about the old one cannot touch who is here under t
 in a member's record (users.lua).
 
 KEYS[1] and ARGV:
-  rooms:due  zset  room id by the ms at which something is due in it, or sooner
+  rooms:due  zset  room id by the ms at which something is due in it, or sooner; `!room id` of one that is claimed, by the
+                   ms at which the claim is over
     touch, ms, room       something is due within so many ms: sooner than that stays
     claim, most, ms       answer: rooms that are due, none of which is given to anybody else for so many ms
   nodes      zset  instance by the ms at which its lease ends; `!instance` of one that is dead and is being taken out of
                    its rooms, by the ms at which whoever does so is thought to be dead, too
+    enter, instance       it is about to have members somewhere; if it is without a lease, they are to be taken out
     beat, instance, lease (ms), claim (ms), look (1 or 0), former
                           renews a lease; answer: { state, dead instance … }. state: 2 it was held, 1 it had ended and
                           nobody had noticed, 0 it was not there: with a `former`, or '-', it is new and is there from now
@@ -34,10 +36,24 @@ local INDEX = {
     return 0
   end,
   claim = function(key, now, argv)
-    local rooms = call('ZRANGEBYSCORE', key, '-inf', format('%d', now), 'LIMIT', 0, argv[2])
-    local over = format('%d', now + argv[3])
-    for _, room in ipairs(rooms) do call('ZADD', key, 'XX', over, room) end
+    local rooms, taken, over = {}, {}, format('%d', now + argv[3])
+    for _, name in ipairs(call('ZRANGEBYSCORE', key, '-inf', format('%d', now), 'LIMIT', 0, argv[2])) do
+      local room = match(name, '^!?(.*)')
+      local claimed = name == room and tonumber(call('ZSCORE', key, '!' .. room))
+      if claimed and claimed > now then
+        -- Something is due in it again: whoever has the claim may have seen it, or not.
+        call('ZADD', key, 'XX', format('%d', claimed), room)
+      else
+        call('ZREM', key, room)
+        call('ZADD', key, over, '!' .. room)
+        if not taken[room] then rooms[#rooms + 1], taken[room] = room, true end
+      end
+    end
     return rooms
+  end,
+  enter = function(key, now, argv)
+    if not call('ZSCORE', key, argv[2]) then call('ZADD', key, 'NX', format('%d', now), '!' .. argv[2]) end
+    return 0
   end,
   beat = function(key, now, argv)
     local me, lease, claim, former = argv[2], argv[3], argv[4], argv[6]

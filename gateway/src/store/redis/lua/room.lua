@@ -79,10 +79,9 @@ local function write_users(c)
     end
   end
   if n > 0 then many(call, 'ZADD', c.keys[SEEN], set, n) end
-  if m > 0 then
-    many(call, 'ZREM', c.keys[SEEN], del, m)
-    many(call, 'HDEL', c.keys[POSITIONS], del, m)
-  end
+  if m > 0 then many(call, 'ZREM', c.keys[SEEN], del, m) end
+  -- Also of those who are members again by now.
+  if c.departed then many(call, 'HDEL', c.keys[POSITIONS], c.departed, #c.departed) end
 end
 
 -- Who is away, and who is not any more.

@@ -146,7 +146,8 @@ local function depart(c, id, rec, reason, at)
   cold(c)
   members(c)
   if not (c.fresh or c.departed) then read('HLEN', c.keys[POSITIONS]) end
-  c.departed = true
+  c.departed = c.departed or {}
+  c.departed[#c.departed + 1] = id
   announce(c, id, 'left', '{"user":' .. quote(id) .. ',"reason":"' .. reason .. '"}')
   if rec.away then set_away(c, id, false) end
   c.users[id], c.places[id] = false, false
@@ -306,6 +307,28 @@ local function seen_of(c, ids)
   return out
 end
 
+-- The `limit` least of `ids` behind `cursor`, in order, and whether there are others. A room may have thousands, of which
+-- a page wants few: only those that may be on it are sorted.
+local function least(ids, cursor, limit)
+  local some, n, bound, more = {}, 0, nil, false
+  for _, id in ipairs(ids) do
+    if (cursor == '' or less(cursor, id)) and (not bound or less(id, bound)) then
+      n = n + 1
+      some[n] = id
+      if n == 4 * limit + 4 then
+        sort(some, less)
+        for k = limit + 1, n do some[k] = nil end
+        n, bound, more = limit, some[limit], true
+      end
+    elseif bound and less(cursor, id) then
+      more = true
+    end
+  end
+  sort(some, less)
+  for k = limit + 1, n do some[k], more = nil, true end
+  return some, more
+end
+
 -- L: cursor (a user id, or empty), limit. Answer: text.
 OPS.L = function(c, i, at)
   local cursor, limit = c.argv[i], tonumber(c.argv[i + 1])
@@ -321,13 +344,8 @@ OPS.L = function(c, i, at)
   for id, rec in pairs(c.users) do
     if rec then ids[#ids + 1] = id end
   end
-  local after = {}
-  for _, id in ipairs(ids) do
-    if cursor == '' or less(cursor, id) then after[#after + 1] = id end
-  end
-  sort(after, less)
-  local some, out = {}, {}
-  for k = 1, min(limit, #after) do some[k] = after[k] end
+  local some, more = least(ids, cursor, limit)
+  local out = {}
   fetch(c, some)
   local seen, stored = seen_of(c, some), {}
   if not c.fresh and #some > 0 then stored = many(read, 'HMGET', c.keys[POSITIONS], some, #some) end
@@ -336,7 +354,7 @@ OPS.L = function(c, i, at)
     out[k] = render(id, c.users[id], seen[k], c.places[id])
   end
   local text = '{"users":[' .. concat(out, ',') .. '],"total":' .. total
-  if #after > #some and #some > 0 then text = text .. ',"cursor":' .. quote(some[#some]) end
+  if more and #some > 0 then text = text .. ',"cursor":' .. quote(some[#some]) end
   c.out[at] = text .. '}'
   return i + 2
 end
