@@ -144,6 +144,8 @@ pub struct Presence {
     pub events: u64,
     /// `occupancy` frames.
     pub counts: u64,
+    /// What the last of these told.
+    pub members: u64,
 }
 
 /// One connection.

@@ -153,8 +153,13 @@ pub fn seq(text: &[u8], kind_len: usize, room_len: usize) -> Option<u64> {
     let usual = 9 + kind_len + 2 + 8 + room_len + 2;
     match text.get(usual..).and_then(|rest| rest.strip_prefix(NAME)) {
         Some(rest) => digits(rest),
-        None => memmem::find(text, NAME).and_then(|at| digits(&text[at + NAME.len()..])),
+        None => number(text, NAME),
     }
+}
+
+/// The number behind the first `name`, which is a member's with its quotes and colon.
+pub fn number(text: &[u8], name: &[u8]) -> Option<u64> {
+    memmem::find(text, name).and_then(|at| digits(&text[at + name.len()..]))
 }
 
 #[cfg(test)]

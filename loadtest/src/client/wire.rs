@@ -138,7 +138,11 @@ impl Fleet {
         match kind {
             Kind::Event | Kind::Presence => self.event(index, kind, kind_len, text),
             Kind::Moves | Kind::Signal => self.positions(index, text),
-            Kind::Occupancy => self.conns[index].presence.counts += 1,
+            Kind::Occupancy => {
+                let presence = &mut self.conns[index].presence;
+                presence.counts += 1;
+                presence.members = frames::number(text, b"\"members\":").unwrap_or(0);
+            }
             Kind::Ack => self.ack(index, text),
             Kind::Welcome if self.conns[index].waits => {
                 let conn = &mut self.conns[index];

@@ -80,11 +80,11 @@ fn measured(setup: &Setup, how: How, outcome: &mut Outcome) -> Result<Cost, Fail
         name,
         &cluster,
         &mut fleet,
-        Load::Paced(RATE * MEMBERS as u32),
+        Load::Paced(rate(setup) * MEMBERS as u32),
     )?;
     outcome.problems.extend(fleet.problems());
     outcome.client_share = Some(window.client_share().max(outcome.client_share.unwrap_or(0.0)));
-    figures(&window, how, label, outcome);
+    figures(&window, how, label, rate(setup), outcome);
     if let Some(positions) = &fleet.positions {
         for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
             outcome.figures.push(Figure::plain(
@@ -101,14 +101,19 @@ fn measured(setup: &Setup, how: How, outcome: &mut Outcome) -> Result<Cost, Fail
     })
 }
 
-fn figures(window: &Window, how: How, label: &str, outcome: &mut Outcome) {
+/// Positions of a member a second.
+fn rate(setup: &Setup) -> u32 {
+    if setup.quick { RATE / 4 } else { RATE }
+}
+
+fn figures(window: &Window, how: How, label: &str, rate: u32, outcome: &mut Outcome) {
     let mut add =
         |label: String, unit, value, bar| outcome.figures.push(Figure::plain(label, unit, value, bar));
     let frames = window.positions.iter().map(|&(frames, _)| frames);
     let most = frames.clone().max().unwrap_or(0);
     let mean = frames.sum::<u64>() as f64 / MEMBERS as f64;
     let wall = window.wall;
-    // A window of n ticks may see the frames of both its ends.
+    // A window of n ticks may see the frames of both its ends: what is judged are the times between them.
     add(
         format!("frames a member and second, the member with most, {label}"),
         "/s",
@@ -137,15 +142,22 @@ fn figures(window: &Window, how: How, label: &str, outcome: &mut Outcome) {
         None,
     );
     if how == How::Merged {
+        let writes = window.writes as f64 / GATEWAYS as f64;
         add(
             "writes of positions, room and gateway".to_owned(),
             "/s",
-            window.writes as f64 / wall / GATEWAYS as f64,
+            (writes - 1.0).max(0.0) / wall,
             Some(bars::POSITION_WRITES),
+        );
+        add(
+            "— all that fell into the window".to_owned(),
+            "/s",
+            writes / wall,
+            None,
         );
         return;
     }
-    let sent = wall * f64::from(RATE) * MEMBERS as f64 * (MEMBERS - 1) as f64;
+    let sent = wall * f64::from(rate) * MEMBERS as f64 * (MEMBERS - 1) as f64;
     if told < 0.98 * sent {
         outcome.notes.push(format!(
             "{:.0} % of the signals' positions came; the rest was dropped or late, as the machine did no more",
