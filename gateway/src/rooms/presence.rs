@@ -217,16 +217,14 @@ pub async fn sweep_once(rooms: &Arc<Rooms>) -> Result<SweptAll, StoreError> {
             return Ok(all);
         }
         let mut work = JoinSet::new();
-        for room in due {
-            if work.len() >= AT_ONCE {
-                work.join_next().await;
+        for some in due.chunks(AT_ONCE) {
+            for room in some {
+                let (rooms, room) = (rooms.clone(), room.clone());
+                work.spawn(async move { sweep_room(&rooms, &room).await });
             }
-            let rooms = rooms.clone();
-            work.spawn(async move { sweep_room(&rooms, &room).await });
-            all.rooms += 1;
-        }
-        while let Some(joined) = work.join_next().await {
-            if let Ok((left, purged)) = joined {
+            while let Some(swept) = work.join_next().await {
+                let (left, purged) = swept.unwrap_or_default();
+                all.rooms += 1;
                 all.left += left;
                 all.purged += purged;
             }

@@ -116,8 +116,11 @@ impl RoomQueue {
             let Some(mut work) = state.works.pop_front() else {
                 break;
             };
-            // A tail is the first of its batch.
-            if matches!(work.op, Op::Tail(_)) && !ops.is_empty() {
+            // A tail is the first of its batch, and one return is enough for it.
+            let returns = |op: &Op| matches!(op, Op::Return { .. });
+            if matches!(work.op, Op::Tail(_)) && !ops.is_empty()
+                || returns(&work.op) && ops.iter().any(returns)
+            {
                 state.works.push_front(work);
                 break;
             }
