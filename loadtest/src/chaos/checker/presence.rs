@@ -45,23 +45,24 @@ impl Reading {
         deaths.next()
     }
 
-    /// Presence events told after the death, each with when it was told to the last.
-    fn told_since(&self, died: u64) -> Vec<(u64, &Presence)> {
+    /// Presence events told after the death, each with when it was told to the last, and its room.
+    fn told_since(&self, died: u64) -> Vec<(u64, u32, &Presence)> {
         let mut told = Vec::new();
         for (&room, truth) in &self.truth {
             for (seq, presence) in &truth.presence {
                 // What nobody was told of was told too late.
                 let at = self.told.get(&(room, *seq)).copied().unwrap_or(u64::MAX);
                 if at >= died {
-                    told.push((at, presence));
+                    told.push((at, room, presence));
                 }
             }
         }
-        told.sort_by_key(|&(at, _)| at);
+        told.sort_by_key(|&(at, ..)| at);
         told
     }
 
-    /// Whether each of those who never came back was told `away` and then `left`, once each, and nobody else.
+    /// Whether each of those who never came back was told `away` and then `left` in each of its rooms, once each, and
+    /// nobody else.
     fn goodbyes(&self) -> Vec<(Rule, String)> {
         let Some(died) = self.died() else {
             return Vec::new();
@@ -75,31 +76,32 @@ impl Reading {
             let text = format!("room {name} cannot be read from before the death, only after seq {from}");
             broken.push((Rule::Lost, text));
         }
-        let mut said: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (_, presence) in self.told_since(died) {
+        let mut said: BTreeMap<(u32, String), Vec<&str>> = BTreeMap::new();
+        for (_, room, presence) in self.told_since(died) {
             for user in &presence.away {
-                said.entry(user).or_default().push("away");
+                said.entry((room, user.clone())).or_default().push("away");
             }
             for user in &presence.back {
-                said.entry(user).or_default().push("back");
+                said.entry((room, user.clone())).or_default().push("back");
             }
             for (user, reason) in &presence.left {
-                said.entry(user).or_default().push(reason);
+                said.entry((room, user.clone())).or_default().push(reason);
             }
         }
-        for &client in &self.gone {
-            let said = said.remove(user(client).as_str()).unwrap_or_default();
-            if said != ["away", "timeout"] {
-                let text = format!("client {client} never came back; told of it: {said:?}");
-                broken.push((Rule::NoGoodbye, text));
+        for (client, me) in &self.clients {
+            let (gone, name) = (self.gone.contains(client), user(*client));
+            for &room in me.rooms.keys() {
+                let said = said.remove(&(room, name.clone())).unwrap_or_default();
+                let (rule, was) = match gone {
+                    true if said == ["away", "timeout"] => continue,
+                    false if said.is_empty() => continue,
+                    true => (Rule::NoGoodbye, "never came back"),
+                    false => (Rule::FalseGoodbye, "was there or came back"),
+                };
+                let room = self.rooms.name(room);
+                let text = format!("client {client} {was}; told of it in room {room}: {said:?}");
+                broken.push((rule, text));
             }
-        }
-        let others: BTreeSet<String> = self.clients.keys().map(|&client| user(client)).collect();
-        for (who, said) in said.iter().filter(|(who, _)| others.contains(**who)) {
-            broken.push((
-                Rule::FalseGoodbye,
-                format!("{who} was there or came back; told of it: {said:?}"),
-            ));
         }
         broken
     }
@@ -177,8 +179,8 @@ pub(super) fn deaths(reading: &Reading) -> Vec<Found> {
     let of = |names: fn(&Presence) -> Vec<&String>| {
         let of: Vec<u64> = told
             .iter()
-            .filter(|(_, presence)| names(presence).iter().any(|name| gone.contains(*name)))
-            .map(|&(at, _)| at)
+            .filter(|(.., presence)| names(presence).iter().any(|name| gone.contains(*name)))
+            .map(|&(at, ..)| at)
             .collect();
         (ms(of.last().copied()), of.len() as f64)
     };

@@ -53,7 +53,8 @@ pub(super) fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
             false => view.gateway.is_some_and(|gateway| gateway != victim) && view.at_rest(),
         })?;
     let back = (late == 0).then(|| died.elapsed());
-    let others = stage.crowd.len() - gone.len();
+    let others = (0..stage.crowd.len()).filter(|client| !gone.contains(client));
+    let memberships: usize = others.map(|client| stage.crowd.view(client).rooms.len()).sum();
     stage.measure(
         "those who come back in their room elsewhere",
         back,
@@ -69,9 +70,9 @@ pub(super) fn run(stage: &mut Stage<'_>) -> Result<(), Failure> {
             let key = format!("room:{{{room}}}:users");
             members += ask(port, &["HLEN", &key])?.parse::<usize>().unwrap_or(usize::MAX);
         }
-        Ok(match members == others {
+        Ok(match members == memberships {
             true => None,
-            false => Some(format!("{members} members; {others} should be")),
+            false => Some(format!("{members} members; {memberships} should be")),
         })
     })?;
     let node = format!("gw-{victim}");
