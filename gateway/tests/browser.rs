@@ -10,7 +10,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use support::cluster::{Cluster, Store};
+use support::{
+    cluster::{Cluster, Store},
+    process::Gateway,
+};
+
+/// One browser at a time: two would slow each other down past their deadlines.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 #[expect(clippy::disallowed_methods, reason = "a test's own switch, not a setting")]
 fn variable(name: &str) -> Option<String> {
@@ -36,8 +42,9 @@ fn missing(folder: &Path, chromium: &str) -> Option<String> {
     (!folder.join("node_modules").is_dir()).then(|| "the test's Node packages".to_owned())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_page_works_in_a_browser() {
+/// Runs these files of tests against two gateways with these settings.
+async fn run(files: &'static [&'static str], envs: &[(&str, &str)]) {
+    let _turn = TURN.lock().await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
     let chromium = variable("CHROMIUM").unwrap_or_else(|| "/usr/bin/chromium".to_owned());
     if let Some(missing) = missing(&folder, &chromium) {
@@ -48,21 +55,40 @@ async fn the_page_works_in_a_browser() {
         eprintln!("SKIP: {missing} is missing: `make deps` installs it");
         return;
     }
-    let cluster = Cluster::start(Store::Redis, 2, &[]).await;
-    let urls: Vec<String> = cluster
-        .gateways
-        .iter()
-        .map(|gateway| format!("http://{}", gateway.addr))
-        .collect();
-    let (folder, urls) = (folder.clone(), urls.join(","));
-    let status = tokio::task::spawn_blocking(move || {
-        Command::new("node")
-            .args(["--test", "page.test.mjs"])
-            .current_dir(folder)
-            .env("ROOMGATE_URLS", urls)
-            .env("CHROMIUM", chromium)
-            .status()
-            .unwrap()
+    let cluster = Cluster::start(Store::Redis, 2, envs).await;
+    let of_each = |what: fn(&Gateway) -> String| -> String {
+        let all: Vec<String> = cluster.gateways.iter().map(what).collect();
+        all.join(",")
+    };
+    let urls = of_each(|gateway| format!("http://{}", gateway.addr));
+    let pids = of_each(|gateway| gateway.pid().to_string());
+    let passed = tokio::task::spawn_blocking(move || {
+        files.iter().all(|file| {
+            let run = Command::new("node")
+                .args(["--test", file])
+                .current_dir(&folder)
+                .env("ROOMGATE_URLS", &urls)
+                .env("ROOMGATE_PIDS", &pids)
+                .env("CHROMIUM", &chromium)
+                .status();
+            run.unwrap().success()
+        })
     });
-    assert!(status.await.unwrap().success(), "the page's tests failed");
+    assert!(passed.await.unwrap(), "the page's tests failed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_works_in_a_browser() {
+    run(&["page.test.mjs", "map.test.mjs"], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_tells_the_truth_of_those_who_are_lost() {
+    // So short that a test can wait for them.
+    let short = [
+        ("PRESENCE_GRACE_SECONDS", "1"),
+        ("SWEEP_INTERVAL_SECONDS", "1"),
+        ("NODE_LEASE_SECONDS", "2"),
+    ];
+    run(&["loss.test.mjs"], &short).await;
 }

@@ -6,6 +6,7 @@ import { createConnection } from './connection.js';
 import { byId } from './dom.js';
 import { createForm } from './form.js';
 import { roomLink, socketUrl, tab, userId } from './identity.js';
+import { createMap } from './map.js';
 import { createMembers } from './members.js';
 import { showError, showNote } from './notices.js';
 import { Session } from './session.js';
@@ -20,6 +21,7 @@ const actions = {
   loadOlder: () => session?.loadOlder(),
   count: (by) => session?.count(by),
   paint: (colour) => session?.paint(colour),
+  moveTo: (place) => session?.moveTo(place),
   retryNow: () => session?.retryNow(),
   wear(colour) {
     tab.set('colour', colour);
@@ -32,6 +34,7 @@ const timeline = createTimeline();
 const views = {
   connection: createConnection(actions),
   members: createMembers(actions),
+  map: createMap(actions),
   chat: createChat(actions),
   state: createShared(actions),
   timeline,
@@ -44,8 +47,8 @@ function changed(part) {
   if (dirty.size === 0) requestAnimationFrame(draw);
   if (part === 'all') for (const name of Object.keys(views)) dirty.add(name);
   else dirty.add(part);
-  // Names and colours of members stand in the chat too.
-  if (part === 'members') dirty.add('chat');
+  // Names and colours of members stand in the chat and on the map too.
+  if (part === 'members') dirty.add('chat').add('map');
 }
 
 function draw() {
@@ -59,6 +62,12 @@ function join({ name, room }) {
   const kept = tab.get('colour');
   const current = new Session({ url: socketUrl(user, name), user, roomId: room, colour: isColour(kept) ? kept : colourOf(user) }, {
     changed: (part) => session === current && changed(part),
+    moved(ids) {
+      if (session !== current) return;
+      views.map.moved(current, ids);
+      // Whoever moves in a room that only counts may be one not seen before.
+      if (current.room.counted) changed('map');
+    },
     event(frame) {
       timeline.add(frame, (id) => current.room.nameOf(id));
       if (session === current) changed('timeline');
@@ -75,6 +84,7 @@ function join({ name, room }) {
   byId('room-name').textContent = room;
   form.say('');
   views.chat.clear();
+  views.map.clear();
   timeline.clear();
   byId('start').hidden = true;
   byId('room').hidden = false;

@@ -108,7 +108,7 @@ export function createChat(actions) {
     const made = new Map();
     let previous = null;
     for (const message of session.room.inOrder()) {
-      const author = session.room.users.get(message.by) ?? { id: String(message.by), name: session.room.nameOf(message.by) };
+      const author = session.room.person(String(message.by));
       const follows = previous?.by === message.by && message.ts - previous.ts < TOGETHER_MS;
       const madeOf = [message.version, follows, author.name, author.presence?.colour].join('\n');
       const known = rows.get(message.id);
@@ -153,7 +153,8 @@ export function createChat(actions) {
       requestAnimationFrame(() => scroll.setAttribute('aria-busy', 'false'));
     },
     focus() {
-      input.focus();
+      // Where the page scrolls, one comes in at its top.
+      input.focus({ preventScroll: true });
     },
     clear() {
       rows = new Map();

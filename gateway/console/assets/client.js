@@ -93,6 +93,13 @@ export class Client {
     });
   }
 
+  /** Sends a command that nobody answers. False where that is not possible now: it is not kept for later. */
+  tell(type, { room, data }) {
+    if (!this.#ready || this.#phase.name !== 'open') return false;
+    this.#socket.send(JSON.stringify({ type, room, data }));
+    return true;
+  }
+
   #transmit(entry) {
     entry.sent = true;
     this.#expireIn(entry, ANSWER_MS);

@@ -31,8 +31,10 @@ function memberRow(user, own) {
   return row;
 }
 
-function countText({ users, members, counted }) {
+function countText({ phase, room: { epoch, users, members, counted } }) {
+  if (!epoch) return '';
   const people = `${members} ${members === 1 ? 'member' : 'members'}`;
+  if (phase.name !== 'open') return `${people} when last connected`;
   if (counted) return people;
   const connections = [...users.values()].reduce((sum, user) => sum + (user.connections ?? 0), 0);
   return `${people}, ${connections} ${connections === 1 ? 'connection' : 'connections'}`;
@@ -46,7 +48,7 @@ export function createMembers(actions) {
   return {
     render(session) {
       const { room, user } = session;
-      setText(byId('room-people'), countText(room));
+      setText(byId('room-people'), countText(session));
       byId('members-counted').hidden = !room.counted;
       list.replaceChildren(...sorted(room.users.values(), user).map((member) => memberRow(member, user)));
 

@@ -1,5 +1,7 @@
 // What this page knows of its room: a picture from the join, and every event since, in the order of `seq`.
 
+import { Places } from './places.js';
+
 // How many messages a join brings when it does not say.
 const PAGE = 50;
 
@@ -14,7 +16,9 @@ export class Room {
   status = '';
   messages = new Map();
   older = false;
-  #names = new Map();
+  places = new Places();
+  // Everybody who was ever told of, for a message carries its author's id only.
+  #known = new Map();
   #deleted = new Set();
 
   /** The whole picture, from a join that was not recovered or from `resync`. Nothing older survives it. */
@@ -24,8 +28,8 @@ export class Room {
     this.version = picture.version ?? 0;
     this.state = { ...picture.state };
     this.status = picture.room?.status ?? '';
-    this.users = new Map();
-    for (const user of picture.users ?? []) this.#keepUser(user);
+    this.#replaceUsers(picture.users ?? []);
+    if (picture.you) this.#know(picture.you);
     this.members = picture.members ?? this.users.size;
     this.counted = this.users.size === 0 && this.members > 0;
     this.messages = new Map();
@@ -78,19 +82,38 @@ export class Room {
     }
   }
 
-  #presence({ joined = [], updated = [], away = [], back = [], left = [] }, ts) {
+  #presence({ all = false, joined = [], updated = [], away = [], back = [], left = [] }, ts) {
+    if (all) {
+      this.#replaceUsers(joined);
+      this.counted = false;
+    }
     // These carry ids only. Away means that the last connection is gone, and back that one is here again.
     for (const id of away) this.#change(id, { status: 'away', connections: 0, lastSeen: ts });
     for (const id of back) this.#change(id, { status: 'here', connections: 1, lastSeen: ts });
     for (const user of [...joined, ...updated]) this.#keepUser(user);
-    for (const { user } of left) this.users.delete(user);
+    for (const { user } of left) {
+      this.users.delete(user);
+      this.places.forget(user);
+    }
     if (!this.counted) this.members = this.users.size;
+  }
+
+  #replaceUsers(users) {
+    this.users = new Map();
+    for (const user of users) this.#keepUser(user);
+    // In a room that counts the places are all that is known of its users.
+    if (this.users.size > 0) this.places.keep(this.users);
   }
 
   #keepUser(user) {
     if (typeof user?.id !== 'string') return;
     this.users.set(user.id, { ...this.users.get(user.id), ...user });
-    this.#names.set(user.id, user.name || user.id);
+    this.#know(user);
+  }
+
+  #know(user) {
+    this.#known.set(user.id, user);
+    this.places.told(user);
   }
 
   #change(id, fields) {
@@ -98,9 +121,14 @@ export class Room {
     if (user) this.users.set(id, { ...user, ...fields });
   }
 
-  /** The name of a user, also of one who has left since. A message carries its author's id only. */
+  /** A user as last told of, also one who has left since or was never named. */
+  person(id) {
+    const known = this.users.get(id) ?? this.#known.get(id);
+    return { id, name: known?.name || id, presence: known?.presence };
+  }
+
   nameOf(id) {
-    return this.#names.get(id) ?? id;
+    return this.person(id).name;
   }
 
   /** Adds messages from events or history. A page of history may be older than an event that overtook it. */

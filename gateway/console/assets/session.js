@@ -1,11 +1,17 @@
 // One stay in one room: joins, joins again after every loss, and turns what the user does into commands.
 
 import { Client, randomId } from './client.js';
+import { Pace } from './pace.js';
+import { placeFrom, samePlace } from './places.js';
 import { Room } from './room.js';
 
 // Error frames without an id that put the user out of the room.
 const OUT = new Set(['kicked', 'banned', 'room_closed']);
 const REJOIN_MS = 1_000;
+// The gateway passes moves on as often as this: more would only be overtaken.
+const MOVE_MS = 50;
+// A gateway that refuses moves is left alone with them for so long.
+const REFUSED_MS = 2_000;
 
 export class Session {
   room = new Room();
@@ -15,16 +21,19 @@ export class Session {
   roundTrip = null;
   lastJoin = '';
   redis = 'ok';
+  /** Where this window has put its user on the map; `null` as long as it has not. */
+  place = null;
 
   #client;
   #tell;
   #joining = false;
   #rejoin = 0;
+  #moves = new Pace(MOVE_MS, (data) => this.#client.tell('move', { room: this.roomId, data }));
   #cursor;
 
   /**
-   * `tell`: `changed(part)` with part `all`, `connection`, `members`, `chat` or `state`; `event(frame)` for the
-   * timeline; `refused(error)`; `out(why)` when the stay is over.
+   * `tell`: `changed(part)` with part `all`, `connection`, `members`, `map`, `chat` or `state`; `moved(ids)`;
+   * `event(frame)` for the timeline; `refused(error)`; `out(why)` when the stay is over.
    */
   constructor({ url, user, roomId, colour }, tell) {
     Object.assign(this, { user, roomId, colour });
@@ -50,6 +59,7 @@ export class Session {
 
   leave() {
     clearTimeout(this.#rejoin);
+    this.#moves.drop();
     this.#client.close();
   }
 
@@ -93,6 +103,13 @@ export class Session {
     return this.#try('presence.update', { set: { colour } });
   }
 
+  /** Goes to a place on the map: here at once, for the others with the next move that goes out. Gives the place. */
+  moveTo(place) {
+    this.place = placeFrom(place) ?? this.place;
+    if (this.place) this.#moves.set(this.place);
+    return this.place;
+  }
+
   /** Asks for older messages until some came or there are no more. */
   async loadOlder() {
     try {
@@ -133,6 +150,8 @@ export class Session {
     if (phase.name === 'waiting') this.#note('disconnected', { why: phase.why });
     if (phase.name === 'stopped') this.#tell.out(`Disconnected: ${phase.why}.`);
     this.#tell.changed('connection');
+    // Without a connection these show what was, and say so.
+    this.#tell.changed('members');
   }
 
   #welcomed(data) {
@@ -157,6 +176,7 @@ export class Session {
       this.#note('join', { recovered: answer.recovered, reason: answer.reason, missed: answer.missed, seq: answer.seq });
       this.#client.ready();
       this.#wearNode(answer.you?.presence, presence);
+      this.#settlePlace(answer.you);
       this.#tell.changed('all');
     } catch (error) {
       this.#joinFailed(error);
@@ -173,6 +193,16 @@ export class Session {
   /** After a move to another gateway the others see the new node, whether or not the join took the presence. */
   #wearNode(has, wanted) {
     if (has?.node !== wanted.node || has?.colour !== wanted.colour) this.#try('presence.update', { set: wanted });
+  }
+
+  /** Where the room has another place of this user than the window shows, the one that is newer is made the other. */
+  #settlePlace(you) {
+    if (you) this.room.places.told(you);
+    if (!this.place) return;
+    if (samePlace(this.place, placeFrom(you?.position))) this.#moves.drop();
+    // A move may have been lost with the connection. But another window of the user may have moved since.
+    else if (this.#moves.waits || !(you?.connections > 1)) this.#moves.set(this.place);
+    else this.place = null;
   }
 
   #joinFailed(error) {
@@ -201,8 +231,8 @@ export class Session {
 
   #frame(frame) {
     if (frame.room !== undefined && frame.room !== this.roomId) return;
-    // Positions come many times a second and have no place on this page.
-    if (frame.type === 'moves') return;
+    // Many times a second: nothing for the timeline, and only those who moved are drawn.
+    if (frame.type === 'moves') return this.#tell.moved(this.room.places.heard(frame.data));
     this.#tell.event(frame);
 
     switch (frame.type) {
@@ -218,6 +248,7 @@ export class Session {
         this.lastJoin = 'resync';
         // A room that was lost knows nothing of us but that we are in.
         this.#wearNode(frame.data?.you?.presence, this.#presence());
+        this.#settlePlace(frame.data?.you);
         return this.#tell.changed('all');
       default:
         return this.#event(frame);
@@ -226,6 +257,8 @@ export class Session {
 
   #error(data) {
     if (OUT.has(data.code)) return this.#end(data);
+    // Of what this page sends only moves have no id, and so may be what this answers.
+    this.#moves.pause(data.retryAfterMs ?? REFUSED_MS);
     return this.#tell.refused(data);
   }
 

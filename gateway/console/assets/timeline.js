@@ -5,9 +5,33 @@ import { browser } from './identity.js';
 
 const MOST = 100;
 const LONGEST = 200;
+// How many of those whom an event concerns are named: when a gateway dies it may be hundreds.
+const NAMED = 5;
 
-function summary(data) {
-  const text = JSON.stringify(data) ?? '';
+function names(people) {
+  const more = people.length - NAMED;
+  return more > 1 ? `${people.slice(0, NAMED).join(', ')} and ${more} more` : people.join(', ');
+}
+
+/** What a presence event says, in words: records and ids are long, and names are what one looks for. */
+function presenceText({ all = false, joined = [], updated = [], away = [], back = [], left = [] }, nameOf) {
+  const said = [];
+  const say = (people, what) => people.length > 0 && said.push(`${names(people)} ${what}`);
+  const named = (user) => user.name || user.id;
+  if (all) said.push(`${joined.length} here, told anew`);
+  else say(joined.map(named), 'joined');
+  say(updated.map(named), 'updated');
+  say(away.map(nameOf), 'away');
+  say(back.map(nameOf), 'back');
+  const gone = (...reasons) => left.filter(({ reason = 'left' }) => reasons.includes(reason)).map(({ user }) => nameOf(user));
+  say(gone('left'), 'left');
+  say(gone('timeout'), 'did not come back');
+  for (const { user, reason = 'left' } of left) if (!['left', 'timeout'].includes(reason)) say([nameOf(user)], `out (${reason})`);
+  return said.join('; ');
+}
+
+function summary({ type, data }, nameOf) {
+  const text = type === 'presence' && data ? presenceText(data, nameOf) : JSON.stringify(data) ?? '';
   return text.length > LONGEST ? `${text.slice(0, LONGEST)} …` : text;
 }
 
@@ -47,9 +71,9 @@ export function createTimeline() {
 
   return {
     add(frame, nameOf) {
-      const { type, seq, by, ts, data } = frame;
+      const { type, seq, by, ts } = frame;
       // The text is made now: data may be large, and a hundred large bodies need not be kept.
-      events.push({ at: ts ?? Date.now(), type, seq, by: by && nameOf(by), text: summary(data) });
+      events.push({ at: ts ?? Date.now(), type, seq, by: by && nameOf(by), text: summary(frame, nameOf) });
       events = events.slice(-MOST);
     },
     render: draw,

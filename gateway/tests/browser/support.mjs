@@ -104,19 +104,58 @@ export const seesMember = (page, name, node) =>
   ), [name, node]);
 
 /**
+ * Waits until the mark of this user stands at this place of the map, as the eye sees it: `{ x, y }` from 0 to 1.
+ * One's own mark is called `You`. With `ghost` it must be one at that moment.
+ */
+export const standsAt = (page, name, { x, y }, { ghost = false } = {}) =>
+  until(page, `${name} ${ghost ? 'as a ghost ' : ''}at ${x}, ${y}`, ([who, x, y, ghost]) => {
+    const avatar = [...document.querySelectorAll('.avatar[data-user]')].find((node) => node.querySelector('.name').textContent === who);
+    if (!avatar || (ghost && !avatar.classList.contains('away'))) return false;
+    const mark = avatar.querySelector('.mark').getBoundingClientRect();
+    const plane = document.querySelector('#map-plane').getBoundingClientRect();
+    const off = [
+      mark.left + mark.width / 2 - plane.left - x * plane.width,
+      mark.top + mark.height / 2 - plane.top - y * plane.height,
+    ];
+    return off.every((px) => Math.abs(px) < 1.5);
+  }, [name, x, y, ghost]);
+
+/** Where on the screen a place of the map is. */
+export async function pointOf(page, { x, y }) {
+  const plane = await page.locator('#map-plane').boundingBox();
+  return [plane.x + x * plane.width, plane.y + y * plane.height];
+}
+
+/** Presses on the map there. */
+export async function press(page, place) {
+  await page.mouse.click(...(await pointOf(page, place)));
+  await standsAt(page, 'You', place);
+}
+
+export const isGhost = (page, name) =>
+  until(page, `${name} to be a ghost`, (who) => [...document.querySelectorAll('.avatar[data-user].away .name')].some((node) => node.textContent === who), name);
+
+export const isNotOnMap = (page, name) =>
+  until(page, `${name} to be gone from the map`, (who) => ![...document.querySelectorAll('.avatar[data-user] .name')].some((node) => node.textContent === who), name);
+
+/**
  * Puts the test between the page and its gateway: `line.toPage(frame)` speaks as the gateway,
  * `line.cut(code, reason)` closes the present connection as the gateway would, while `line.deaf` is set
  * nothing of what the gateway says arrives, and while `line.refuses` is set messages get that error and go no further.
+ * `line.moves` is every move that the page has sent.
  */
 export function tap(line) {
   return (page) => page.routeWebSocket(/\/ws\?/, (socket) => {
     const server = socket.connectToServer();
     line.connections = (line.connections ?? 0) + 1;
+    line.moves ??= [];
     server.onMessage((text) => {
       if (!line.deaf) socket.send(text);
     });
     socket.onMessage((text) => {
-      const { id, type } = JSON.parse(text);
+      const command = JSON.parse(text);
+      const { id, type } = command;
+      if (type === 'move') line.moves.push(command);
       if (line.refuses && type === 'message.send') line.toPage({ type: 'error', id, room: undefined, data: line.refuses });
       else server.send(text);
     });
