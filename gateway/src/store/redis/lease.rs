@@ -31,6 +31,8 @@ struct Inner {
     former: String,
     /// Since when the lease has been held without a break.
     steady: Option<Instant>,
+    /// When it was last renewed.
+    renewed: Option<Instant>,
     /// Rooms that stand under the instance in the store, as far as the connection of that number has said so.
     registered: HashSet<RoomId>,
     connection: u64,
@@ -54,6 +56,7 @@ impl Lease {
                 instance,
                 former: "-".to_owned(),
                 steady: None,
+                renewed: None,
                 registered: HashSet::new(),
                 connection: 0,
             }),
@@ -101,29 +104,38 @@ impl Lease {
                 return Err(error);
             }
         };
-        let is_new = !std::mem::take(&mut inner.former).is_empty();
+        let now = Instant::now();
         match state {
             2 => {
-                inner.steady.get_or_insert_with(Instant::now);
+                inner.steady.get_or_insert(now);
             }
-            0 if !is_new => {
+            0 => {
                 inner.former = inner.instance.to_string();
                 inner.instance = new_instance(&self.node);
                 inner.registered.clear();
                 inner.steady = None;
                 return Ok(Renewed::Lost);
             }
-            _ => inner.steady = Some(Instant::now()),
+            _ => inner.steady = Some(now),
         }
+        inner.former.clear();
+        inner.renewed = Some(now);
         Ok(Renewed::Held(dead))
+    }
+
+    /// Whether the node has had a lease yet: before, nobody is to enter.
+    pub(super) fn is_taken(&self) -> bool {
+        self.inner.lock().renewed.is_some()
     }
 
     /// What is to be written ahead of a call by which connections enter `room`, over the connection of that number: that
     /// the node has members there. Nothing if that is known.
     pub(super) fn registration(&self, room: &RoomId, connection: u64) -> Option<[Command; 2]> {
         let mut inner = self.inner.lock();
-        if inner.connection != connection {
-            // What was written over the one before may be lost with its server.
+        // What was written over another connection may be lost with its server; and a node that has not renewed its lease in
+        // time may have been taken out of its rooms.
+        let lasts = inner.renewed.is_some_and(|at| at.elapsed() < self.length);
+        if inner.connection != connection || !lasts {
             inner.registered.clear();
             inner.connection = connection;
         }
@@ -258,7 +270,9 @@ mod tests {
     async fn only_a_node_that_has_held_its_lease_looks_for_dead_ones() {
         let lease = lease();
         assert_eq!(asked(&lease), (false, "-".to_owned()));
-        assert!(matches!(lease.renewed(answer(0, &[])), Ok(Renewed::Held(_))));
+        assert!(!lease.is_taken());
+        assert!(matches!(lease.renewed(answer(2, &[])), Ok(Renewed::Held(_))));
+        assert!(lease.is_taken());
         assert_eq!(asked(&lease), (false, String::new()));
         tokio::time::advance(Duration::from_secs(6)).await;
         assert!(asked(&lease).0);
@@ -279,7 +293,7 @@ mod tests {
     async fn a_lost_lease_is_followed_by_another_life() {
         let lease = lease();
         let room = RoomId::new("r").unwrap();
-        let _ = lease.renewed(answer(0, &[]));
+        let _ = lease.renewed(answer(2, &[]));
         let before = lease.instance();
         assert!(lease.registration(&room, 1).is_some());
         lease.registered(&room, 1, &before);
@@ -289,11 +303,20 @@ mod tests {
             "another connection may be to another server"
         );
         lease.registered(&room, 2, &before);
+        assert!(lease.registration(&room, 2).is_none());
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(lease.registration(&room, 2).is_some(), "it may be over");
+        lease.registered(&room, 2, &before);
         assert!(matches!(lease.renewed(answer(0, &[])), Ok(Renewed::Lost)));
         assert_ne!(lease.instance(), before);
         assert_eq!(asked(&lease), (false, before.to_string()));
         lease.registered(&room, 2, &before);
         assert!(lease.registration(&room, 2).is_some());
-        assert!(matches!(lease.renewed(answer(0, &[])), Ok(Renewed::Held(_))));
+        // The next one was taken for dead before it began: another one again, and nothing of the first is forgotten.
+        let second = lease.instance();
+        assert!(matches!(lease.renewed(answer(0, &[])), Ok(Renewed::Lost)));
+        assert_eq!(asked(&lease), (false, second.to_string()));
+        assert!(matches!(lease.renewed(answer(2, &[])), Ok(Renewed::Held(_))));
+        assert_eq!(asked(&lease), (false, String::new()));
     }
 }

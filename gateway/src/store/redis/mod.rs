@@ -350,6 +350,8 @@ impl Store for RedisStore {
             "the function library is not loaded"
         } else if !self.subscriber.get().is_some_and(Subscriber::is_proven) {
             "no payload comes back over the subscription"
+        } else if !self.lease.is_taken() {
+            "this gateway has no lease"
         } else {
             return Readiness::Ready;
         };

@@ -13,11 +13,11 @@ KEYS[1] and ARGV:
                    its rooms, by the ms at which whoever does so is thought to be dead, too
     enter, instance       it is about to have members somewhere; if it is without a lease, they are to be taken out
     beat, instance, lease (ms), claim (ms), look (1 or 0), former
-                          renews a lease; answer: { state, dead instance … }. state: 2 it was held, 1 it had ended and
-                          nobody had noticed, 0 it was not there: with a `former`, or '-', it is new and is there from now
-                          on; without, it is not: the caller is taken for dead. `former` is a lease of the same node that
-                          is over: whatever stands under it is taken out. With `look`, dead instances are handed to the
-                          caller, each for `claim`
+                          renews a lease; answer: { state, dead instance … }. state: 2 it is held, 1 it had ended and
+                          nobody had noticed, 0 it is lost: the instance is taken for dead, or is not known. One that is
+                          not known yet is there from now on if there is a `former`: a lease of the same node that is
+                          over, whatever stands under it being taken out, or '-' for none. With `look`, dead instances
+                          are handed to the caller, each for `claim`
     mourn, instance, ms   the caller goes on taking it out: the claim is for so many ms more
     resign, instance      its lease is over; whatever stands under it is taken out by whoever looks next ]]
 
@@ -58,9 +58,13 @@ local INDEX = {
   beat = function(key, now, argv)
     local me, lease, claim, former = argv[2], argv[3], argv[4], argv[6]
     local ends, state = tonumber(call('ZSCORE', key, me)), 0
-    if ends then state = ends > now and 2 or 1 end
+    if ends then
+      state = ends > now and 2 or 1
+    elseif former ~= '' and not call('ZSCORE', key, '!' .. me) then
+      state = 2
+    end
     if former ~= '' and former ~= '-' then resign(key, now, former) end
-    if ends or former ~= '' then call('ZADD', key, format('%d', now + lease), me) end
+    if state > 0 then call('ZADD', key, format('%d', now + lease), me) end
     local out = { state }
     if argv[5] == '1' then
       local over = format('%d', now + claim)
