@@ -39,6 +39,13 @@ pub(super) fn frame_len(bytes: &[u8]) -> usize {
     }
 }
 
+/// The head of a text frame whose payload has `len` bytes.
+pub(super) fn text_head(len: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(MAX_HEAD);
+    push_head(&mut out, OpCode::Text, len);
+    out
+}
+
 /// Several texts, each a frame of its own, in one piece of memory.
 pub(super) fn text_frames<'a>(texts: impl Iterator<Item = &'a [u8]> + Clone) -> Bytes {
     let size = texts.clone().map(|text| text.len() + MAX_HEAD).sum();

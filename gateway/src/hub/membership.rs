@@ -2,11 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use roomgate_shared::protocol::CommandType;
+
 /// Shared by the connection's session, the room and the work under way.
 #[derive(Debug)]
 pub struct Membership {
     joined: AtomicBool,
     joining: AtomicUsize,
+    leaving: AtomicBool,
     /// The connection has done something in the room since this was last looked at.
     active: AtomicBool,
     /// Where it stands among the room's members; [`NOWHERE`] outside. The room's, under its lock.
@@ -20,6 +23,7 @@ impl Default for Membership {
         Self {
             joined: AtomicBool::new(false),
             joining: AtomicUsize::new(0),
+            leaving: AtomicBool::new(false),
             active: AtomicBool::new(false),
             place: AtomicUsize::new(NOWHERE),
         }
@@ -37,14 +41,27 @@ impl Membership {
         self.is_joined() || self.joining.load(Ordering::Acquire) > 0
     }
 
-    /// A join is queued.
-    pub fn begin_join(&self) {
-        self.joining.fetch_add(1, Ordering::AcqRel);
+    /// Whether what the connection does in the room now is done in it: it is in, and not on its way out.
+    pub fn may_act(&self) -> bool {
+        self.is_joined() && !self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// A command is queued.
+    pub fn queued(&self, kind: CommandType) {
+        if kind == CommandType::Join {
+            self.joining.fetch_add(1, Ordering::AcqRel);
+        } else if kind == CommandType::Leave {
+            self.leaving.store(true, Ordering::Relaxed);
+        }
     }
 
     /// It is answered.
-    pub fn end_join(&self) {
-        self.joining.fetch_sub(1, Ordering::AcqRel);
+    pub fn answered(&self, kind: CommandType) {
+        if kind == CommandType::Join {
+            self.joining.fetch_sub(1, Ordering::AcqRel);
+        } else if kind == CommandType::Leave {
+            self.leaving.store(false, Ordering::Relaxed);
+        }
     }
 
     /// The connection does something in the room.

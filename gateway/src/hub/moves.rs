@@ -18,12 +18,23 @@ use roomgate_shared::{
 };
 use tokio::time::Instant;
 
-use super::{frame::text_frame, room::Member};
+use super::{
+    frame::{text_frame, text_head},
+    outbox::Outbox,
+    room::Member,
+};
 use crate::{metrics::metrics, store::payload};
 
 /// Members up to which the tick has its usual length; with more it grows as they do, so that what a member is sent in a
 /// second stays about the same.
 const USUAL_MEMBERS: u64 = 100;
+/// Bytes of a frame up to which the tick has its usual length; with more it grows as they do. 100 members with positions
+/// of 50 bytes and ids of 20 come to about that.
+const USUAL_BYTES: usize = 8 * 1024;
+/// Most bytes of the positions in a frame. What does not fit goes with a later one, in turn.
+const MAX_BYTES: usize = 64 * 1024;
+/// Up to this size a member's own copy of a frame costs less than handing out its parts.
+const COPIED: usize = 4 * 1024;
 /// The longest tick.
 const LONGEST: Duration = Duration::from_secs(1);
 /// Least time between two writes of a room's places by this node.
@@ -54,6 +65,8 @@ struct Place {
     position: JsonText,
     /// With which tick it goes to the members.
     tick: u64,
+    /// With which tick the user's place last went to them; 0 for none.
+    sent: u64,
     changed: Instant,
     from: From,
 }
@@ -114,10 +127,37 @@ impl Moves {
         let place = Place {
             position,
             tick,
+            sent: self.places.get(&user).map_or(0, |place| place.sent),
             changed: Instant::now(),
             from,
         };
         self.places.insert(user, place);
+    }
+
+    /// Settles what goes out with the tick `now`: no more than a frame holds, those first whose turn was longest ago. How
+    /// many bytes there would have been.
+    pub(super) fn settle(&mut self, now: u64) -> usize {
+        let mut due: Vec<(usize, &mut Place)> = Vec::new();
+        for (user, place) in &mut self.places {
+            if place.tick == now {
+                due.push((user.as_str().len() + place.position.len() + 4, place));
+            }
+        }
+        let all = due.iter().map(|(bytes, _)| bytes).sum();
+        if all > MAX_BYTES {
+            due.sort_unstable_by_key(|(_, place)| place.sent);
+        }
+        let mut left = MAX_BYTES;
+        for (bytes, place) in due {
+            if bytes <= left {
+                left -= bytes;
+                place.sent = now;
+            } else {
+                left = 0;
+                place.tick = now + 1;
+            }
+        }
+        all
     }
 
     /// What a node has published, this one included (`own`), in the order of the channel. A user may move on two nodes at
@@ -153,6 +193,11 @@ impl Moves {
                 );
             }
         }
+    }
+
+    /// A user has left the room.
+    pub(super) fn left(&mut self, user: &str) {
+        self.places.retain(|known, _| known.as_str() != user);
     }
 
     /// What others have not been told of those who moved on this node.
@@ -221,94 +266,151 @@ impl Moves {
         self.places.is_empty()
     }
 
-    /// The length of a tick in a room with `members` connections here.
-    pub(super) fn width(&self, usual: Duration, members: usize) -> Duration {
+    /// The length of a tick in a room with `members` connections here, of whose places `bytes` had to go out.
+    pub(super) fn width(&self, usual: Duration, members: usize, bytes: usize) -> Duration {
         let now = Instant::now();
         let others = self.others.iter().filter(|(_, _, at)| now - *at < HEARD);
         let members = members as u64 + others.map(|(_, members, _)| members).sum::<u64>();
-        let wide = usual.mul_f64(members as f64 / USUAL_MEMBERS as f64);
+        let (by_members, by_bytes) = (
+            members as f64 / USUAL_MEMBERS as f64,
+            bytes as f64 / USUAL_BYTES as f64,
+        );
+        let wide = usual.mul_f64(by_members.max(by_bytes));
         // One that is longer than the longest was asked for.
         wide.min(LONGEST).max(usual)
     }
 
-    /// What has moved after the tick `served`, as a frame that leaves out any one user.
-    pub(super) fn since<'a>(&'a self, room: &RoomId, served: u64) -> Moved<'a> {
-        let mut moved = Moved {
-            text: moves_head(room),
-            head: 0,
-            ranges: HashMap::new(),
-            whole: None,
-        };
-        moved.head = moved.text.len();
-        for (user, place) in self.places.iter().filter(|(_, place)| place.tick > served) {
+    /// What has moved after the tick `served`, and up to which tick: `now`, or as many before it as fit into a frame.
+    pub(super) fn since<'a>(&'a self, room: &RoomId, served: u64, now: u64) -> (Moved<'a>, u64) {
+        let ticks = served + 1..=now;
+        let mut places: Vec<(&UserId, &Place)> = self
+            .places
+            .iter()
+            .filter(|(_, place)| ticks.contains(&place.tick))
+            .collect();
+        places.sort_unstable_by_key(|(_, place)| place.tick);
+        let (mut moved, mut up_to) = (Moved::new(room), now);
+        for (at, (user, place)) in places.iter().enumerate() {
+            // Each tick by itself fits.
+            let begins = at > 0 && places[at - 1].1.tick < place.tick;
+            let tick = places[at..]
+                .iter()
+                .take_while(|(_, other)| other.tick == place.tick);
+            if begins
+                && moved.len() + tick.map(|(_, other)| other.position.len() + 64).sum::<usize>() > MAX_BYTES
+            {
+                up_to = places[at - 1].1.tick;
+                break;
+            }
             moved.push(user.as_str(), place.position.as_str());
         }
-        moved
+        (moved, up_to)
     }
 }
 
 /// What has moved, for several members.
 pub(super) struct Moved<'a> {
-    /// The frame's text without its end.
-    text: String,
-    /// Where the first position begins.
-    head: usize,
+    /// What stands before the positions.
+    head: String,
+    positions: String,
     /// Where each user's stands, the comma before it included.
     ranges: HashMap<&'a str, (usize, usize)>,
     whole: Option<Bytes>,
+    /// `positions`, to be shared.
+    shared: Option<Bytes>,
+}
+
+/// A frame for one member.
+pub(super) enum Frame {
+    /// In one piece.
+    Whole(Bytes),
+    /// In parts that it shares with others.
+    Parts([Bytes; 4]),
+}
+
+impl Frame {
+    /// Queues it: it is there as a whole, or not at all.
+    fn push(self, outbox: &Outbox) {
+        match self {
+            Frame::Whole(frame) => outbox.push(frame),
+            Frame::Parts(parts) => outbox.push_parts(parts),
+        }
+    }
 }
 
 impl<'a> Moved<'a> {
-    fn push(&mut self, user: &'a str, position: &str) {
-        let start = self.text.len();
-        if start > self.head {
-            self.text.push(',');
+    fn new(room: &RoomId) -> Self {
+        Self {
+            head: moves_head(room),
+            positions: String::new(),
+            ranges: HashMap::new(),
+            whole: None,
+            shared: None,
         }
-        push_move(&mut self.text, user, position);
-        self.ranges.insert(user, (start, self.text.len()));
+    }
+
+    fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    fn push(&mut self, user: &'a str, position: &str) {
+        let start = self.positions.len();
+        if start > 0 {
+            self.positions.push(',');
+        }
+        push_move(&mut self.positions, user, position);
+        self.ranges.insert(user, (start, self.positions.len()));
     }
 
     /// The frame for a member of this user; `None` if nobody else has moved.
-    pub(super) fn frame(&mut self, user: &str) -> Option<Bytes> {
-        match self.ranges.get(user) {
-            None if self.ranges.is_empty() => None,
-            None => {
-                let whole = self
-                    .whole
-                    .get_or_insert_with(|| text_frame(&format!("{}}}}}", self.text)));
-                Some(whole.clone())
+    pub(super) fn frame(&mut self, user: &str) -> Option<Frame> {
+        let Some(&(start, end)) = self.ranges.get(user) else {
+            if self.ranges.is_empty() {
+                return None;
             }
-            Some(_) if self.ranges.len() == 1 => None,
-            Some(&(start, end)) => {
-                let mut text = String::with_capacity(self.text.len() + 2);
-                text.push_str(&self.text[..start]);
-                // The first one has no comma before it, so the one behind it must lose its own.
-                let rest = &self.text[end..];
-                text.push_str(if start == self.head {
-                    rest.strip_prefix(',').unwrap_or(rest)
-                } else {
-                    rest
-                });
-                text.push_str("}}");
-                Some(text_frame(&text))
-            }
+            let whole = self
+                .whole
+                .get_or_insert_with(|| text_frame(&format!("{}{}}}}}", self.head, self.positions)));
+            return Some(Frame::Whole(whole.clone()));
+        };
+        if self.ranges.len() == 1 {
+            return None;
         }
+        // The first one has no comma before it, so the one behind it must lose its own.
+        let end = if start == 0 { end + 1 } else { end };
+        let len = self.head.len() + self.positions.len() - (end - start) + 2;
+        if len <= COPIED {
+            let (before, after) = (&self.positions[..start], &self.positions[end..]);
+            return Some(Frame::Whole(text_frame(&format!(
+                "{}{before}{after}}}}}",
+                self.head
+            ))));
+        }
+        let shared = self
+            .shared
+            .get_or_insert_with(|| Bytes::from(self.positions.clone()));
+        let mut head = text_head(len);
+        head.extend_from_slice(self.head.as_bytes());
+        Some(Frame::Parts([
+            head.into(),
+            shared.slice(..start),
+            shared.slice(end..),
+            Bytes::from_static(b"}}"),
+        ]))
     }
 }
 
 /// Positions of a room's members, for one that comes back: all but its own.
 pub fn positions_frame(room: &RoomId, positions: &[(String, Bytes)], user: &str) -> Option<Bytes> {
-    let mut moved = Moved {
-        text: moves_head(room),
-        head: 0,
-        ranges: HashMap::new(),
-        whole: None,
-    };
-    moved.head = moved.text.len();
+    let mut moved = Moved::new(room);
     for (id, position) in positions.iter().filter(|(id, _)| id != user) {
         moved.push(id, std::str::from_utf8(position).unwrap_or("null"));
     }
-    moved.frame(user)
+    moved.frame(user).and_then(|frame| match frame {
+        Frame::Whole(frame) => Some(frame),
+        // It is nobody's own.
+        Frame::Parts(_) => None,
+    })
 }
 
 /// Gives each member what has moved since it was last served, up to the tick `now`. The last tick that all have got.
@@ -320,7 +422,7 @@ pub(super) fn serve(
     now: u64,
 ) -> u64 {
     // Most are served up to the tick before.
-    let mut usual = moves.map(|moves| moves.since(room, now - 1));
+    let mut usual = moves.map(|moves| moves.since(room, now - 1, now).0);
     let (mut all, mut sent) = (now, 0);
     for member in members.iter_mut().filter(|member| !member.awaits) {
         if member.served == now {
@@ -332,20 +434,25 @@ pub(super) fn serve(
             continue;
         }
         let user = member.client.user.as_str();
-        let frame = if member.served + 1 == now {
-            usual.as_mut().and_then(|usual| usual.frame(user))
+        let (frame, up_to) = if member.served + 1 == now {
+            (usual.as_mut().and_then(|usual| usual.frame(user)), now)
+        } else if let Some(moves) = moves {
+            let (mut missed, up_to) = moves.since(room, member.served, now);
+            (missed.frame(user), up_to)
         } else {
-            moves.and_then(|moves| moves.since(room, member.served).frame(user))
+            (None, now)
         };
+        // Not to be dropped: it counts as served. The outbox has just been found to have room.
         if let Some(frame) = frame {
-            outbox.push_ephemeral(frame);
+            frame.push(outbox);
             sent += 1;
         }
-        if let Some(told) = occupancy.filter(|told| told.tick > member.served) {
-            outbox.push_ephemeral(told.frame.clone());
+        if let Some(told) = occupancy.filter(|told| told.tick > member.served && up_to == now) {
+            outbox.push(told.frame.clone());
             sent += 1;
         }
-        member.served = now;
+        member.served = up_to;
+        all = all.min(up_to);
     }
     metrics().moves_frames.increment(sent);
     all
@@ -361,6 +468,7 @@ pub(super) struct Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::frame::frame_len;
 
     fn user(id: &str) -> UserId {
         UserId::new(id).unwrap()
@@ -372,7 +480,26 @@ mod tests {
 
     fn text(frame: Option<Bytes>) -> String {
         frame.map_or_else(String::new, |frame| {
-            String::from_utf8(frame[2..].to_vec()).unwrap()
+            let head = frame.len() - frame_payload(&frame);
+            String::from_utf8(frame[head..].to_vec()).unwrap()
+        })
+    }
+
+    /// Length of the payload of the one frame that `bytes` are.
+    fn frame_payload(bytes: &[u8]) -> usize {
+        assert_eq!(frame_len(bytes), bytes.len(), "one whole frame");
+        let head = match bytes[1] {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        bytes.len() - head
+    }
+
+    fn in_one(frame: Option<Frame>) -> Option<Bytes> {
+        frame.map(|frame| match frame {
+            Frame::Whole(frame) => frame,
+            Frame::Parts(parts) => parts.concat().into(),
         })
     }
 
@@ -388,16 +515,27 @@ mod tests {
         ] {
             let expected = format!(r#"{{"type":"moves","room":"r","data":{{{left}}}}}"#);
             assert_eq!(text(positions_frame(&room, &positions, receiver)), expected);
-            let mut moved = Moved {
-                text: moves_head(&room),
-                head: moves_head(&room).len(),
-                ranges: HashMap::new(),
-                whole: None,
-            };
+            let mut moved = Moved::new(&room);
             for (id, position) in &positions {
                 moved.push(id, std::str::from_utf8(position).unwrap());
             }
-            assert_eq!(text(moved.frame(receiver)), expected);
+            assert_eq!(text(in_one(moved.frame(receiver))), expected);
+        }
+        // Too large to be copied for each.
+        let large: Vec<(String, String)> = ["a", "b", "c"]
+            .map(|id| (id.to_owned(), format!("{{\"{id}\":\"{}\"}}", "x".repeat(COPIED))))
+            .into();
+        for receiver in ["a", "b", "c", "d"] {
+            let mut moved = Moved::new(&room);
+            large.iter().for_each(|(id, position)| moved.push(id, position));
+            let left = large.iter().filter(|(id, _)| id != receiver);
+            let left: Vec<String> = left
+                .map(|(id, position)| format!("\"{id}\":{position}"))
+                .collect();
+            let expected = format!(r#"{{"type":"moves","room":"r","data":{{{}}}}}"#, left.join(","));
+            let frame = moved.frame(receiver);
+            assert_eq!(matches!(frame, Some(Frame::Whole(_))), receiver == "d");
+            assert_eq!(text(in_one(frame)), expected);
         }
         assert_eq!(positions_frame(&room, &positions[..1], "a"), None);
         assert_eq!(positions_frame(&room, &[], "a"), None);
@@ -469,16 +607,50 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_tick_grows_with_the_members_of_all_nodes() {
         let (mut moves, usual) = (Moves::new(), Duration::from_millis(50));
-        assert_eq!(moves.width(usual, 100), usual);
-        assert_eq!(moves.width(usual, 400), usual * 4);
+        assert_eq!(moves.width(usual, 100, 0), usual);
+        assert_eq!(moves.width(usual, 400, 0), usual * 4);
+        assert_eq!(moves.width(usual, 100, 3 * USUAL_BYTES), usual * 3);
         moves.published(&heard("gw-2", 60, &[]), false, 1);
         moves.published(&heard("gw-3", 140, &[]), false, 1);
         moves.published(&heard("gw-3", 150, &[]), false, 2);
-        assert_eq!(moves.width(usual, 90), usual * 3);
+        assert_eq!(moves.width(usual, 90, 0), usual * 3);
         tokio::time::advance(HEARD).await;
-        assert_eq!(moves.width(usual, 90), usual);
-        assert_eq!(moves.width(usual, 100_000), LONGEST);
-        assert_eq!(moves.width(LONGEST * 2, 1), LONGEST * 2);
+        assert_eq!(moves.width(usual, 90, 0), usual);
+        assert_eq!(moves.width(usual, 100_000, 0), LONGEST);
+        assert_eq!(moves.width(LONGEST * 2, 1, 0), LONGEST * 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_is_bounded_and_everyone_has_a_turn() {
+        let (room, mut moves) = (RoomId::new("r").unwrap(), Moves::new());
+        let large = place(&format!("{{\"p\":\"{}\"}}", "x".repeat(500)));
+        let users: Vec<UserId> = (0..400).map(|n| user(&format!("u{n}"))).collect();
+        let mut sent: HashMap<String, u64> = HashMap::new();
+        for now in 1..=20 {
+            users.iter().for_each(|user| moves.own(user, large.clone(), now));
+            assert!(moves.settle(now) > 3 * MAX_BYTES);
+            let (moved, up_to) = moves.since(&room, now - 1, now);
+            assert_eq!(up_to, now);
+            assert!(moved.len() <= MAX_BYTES, "{}", moved.len());
+            for user in moved.ranges.keys() {
+                *sent.entry((*user).to_owned()).or_default() += 1;
+            }
+        }
+        assert_eq!(sent.len(), 400);
+        let (least, most) = (sent.values().min().unwrap(), sent.values().max().unwrap());
+        assert!(most - least <= 2, "{least} to {most}");
+        // One that has missed all that gets it in frames of the same size.
+        let (mut served, mut frames, mut got) = (0, 0, HashMap::new());
+        while served < 20 {
+            let (moved, up_to) = moves.since(&room, served, 20);
+            assert!(moved.len() <= MAX_BYTES && up_to > served);
+            moved
+                .ranges
+                .keys()
+                .for_each(|user| *got.entry((*user).to_owned()).or_insert(0) += 1);
+            (served, frames) = (up_to, frames + 1);
+        }
+        assert!(frames <= 5 && got.values().all(|times| *times == 1), "{frames}");
     }
 
     #[tokio::test(start_paused = true)]

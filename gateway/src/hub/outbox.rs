@@ -50,7 +50,7 @@ pub struct Outbox {
     limit: usize,
 }
 
-/// Whole frames in one piece of memory.
+/// Whole frames in one piece of memory; or a part of one, whose other parts are queued with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub(crate) frames: Bytes,
@@ -82,6 +82,11 @@ impl Outbox {
 
     /// Queues events that must arrive.
     pub fn push(&self, frames: Bytes) {
+        self.push_parts([frames]);
+    }
+
+    /// The same in parts, which make whole frames together.
+    pub fn push_parts<const N: usize>(&self, parts: [Bytes; N]) {
         let mut inner = self.inner.lock();
         if inner.is_over() {
             return;
@@ -91,12 +96,14 @@ impl Outbox {
             inner.queue = VecDeque::new();
             inner.closing = Some(Box::new(CloseCode::SlowConsumer.into()));
         } else {
-            self.events
-                .fetch_add(frames.len() + ENTRY_BYTES, Ordering::Relaxed);
-            inner.queue.push_back(Piece {
-                frames,
-                answer: false,
-            });
+            for frames in parts.into_iter().filter(|part| !part.is_empty()) {
+                self.events
+                    .fetch_add(frames.len() + ENTRY_BYTES, Ordering::Relaxed);
+                inner.queue.push_back(Piece {
+                    frames,
+                    answer: false,
+                });
+            }
         }
         inner.wake();
     }

@@ -13,7 +13,7 @@ use roomgate_shared::{
     protocol::{
         JsonText,
         command::Since,
-        event::{epoch_text, occupancy_text},
+        event::{PresenceChange, ServerFrame, epoch_text, occupancy_text},
     },
 };
 use tokio::time::Instant;
@@ -411,7 +411,9 @@ impl LocalRoom {
         match payload::parse(payload) {
             Some(Payload::Durable { epoch, first, events }) => {
                 let chunk = Chunk::new(first, events.iter().copied());
-                self.inner.lock().durable(epoch, chunk)
+                let mut inner = self.inner.lock();
+                inner.forget_departed(&events);
+                inner.durable(epoch, chunk)
             }
             Some(Payload::Signal { from, to, frame }) => {
                 self.signal(from, &to, frame);
@@ -434,8 +436,14 @@ impl LocalRoom {
             }
             Some(Payload::Occupancy { members }) => {
                 let mut inner = self.inner.lock();
-                if !inner.members.is_empty() {
-                    inner.ephemeral.get_or_insert_default().members = Some(members);
+                match members {
+                    Some(_) if inner.members.is_empty() => {}
+                    Some(_) => inner.ephemeral.get_or_insert_default().members = members,
+                    None => {
+                        if let Some(ephemeral) = inner.ephemeral.as_mut() {
+                            (ephemeral.members, ephemeral.told) = (None, None);
+                        }
+                    }
                 }
                 Repair::NotNeeded
             }
@@ -527,6 +535,27 @@ impl Inner {
         ephemeral.moves.get_or_insert_with(Moves::new)
     }
 
+    /// Users that have left are not to be told of as moving any more.
+    fn forget_departed(&mut self, events: &[&[u8]]) {
+        let Some(moves) = self
+            .ephemeral
+            .as_mut()
+            .and_then(|ephemeral| ephemeral.moves.as_mut())
+        else {
+            return;
+        };
+        let departures = memchr::memmem::Finder::new(br#""left":[{"user":"#);
+        let is_presence = |event: &&&[u8]| event.starts_with(br#"{"type":"presence""#);
+        for event in events.iter().filter(is_presence) {
+            if departures.find(event).is_some()
+                && let Ok(frame) = serde_json::from_slice::<ServerFrame>(event)
+                && let Ok(change) = serde_json::from_value::<PresenceChange>(frame.data)
+            {
+                change.left.iter().for_each(|left| moves.left(&left.user));
+            }
+        }
+    }
+
     fn published(&mut self, published: &Published<'_>) {
         if self.members.is_empty() {
             return;
@@ -557,6 +586,10 @@ impl Inner {
                 frame: text_frame(&occupancy_text(room, members)),
             });
         }
+        let bytes = ephemeral
+            .moves
+            .as_mut()
+            .map_or(0, |moves| moves.settle(self.tick));
         let served = serve(
             ephemeral.moves.as_ref(),
             ephemeral.told.as_ref(),
@@ -571,7 +604,7 @@ impl Inner {
         let mut ticked = Ticked::default();
         let mut wait = usual;
         if let Some(moves) = ephemeral.moves.as_mut() {
-            wait = moves.width(usual, connections);
+            wait = moves.width(usual, connections, bytes);
             ticked.publish = moves.publish(instance, connections);
             ephemeral.instance = Some(instance.clone());
             ticked.write = moves.write(now);

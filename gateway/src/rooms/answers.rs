@@ -35,9 +35,7 @@ pub(super) fn complete(
                 received,
                 weight,
             } => {
-                if kind == CommandType::Join {
-                    membership.end_join();
-                }
+                membership.answered(kind);
                 match reply {
                     Ok(Done::Joined(joined)) => {
                         if join_done(local, &client, &membership, id.as_ref(), &join, &joined)
@@ -81,13 +79,13 @@ pub(super) fn complete(
             Origin::Positions {
                 local: of, positions, ..
             } => of.written(&positions, true),
-            Origin::Return(_) => {
+            Origin::Return { .. } => {
                 if reply.is_err() {
                     // The room is gone from the store. Whoever is in is to be told.
                     repair = Repair::Needed;
                 }
             }
-            Origin::Unconfirmed { .. } | Origin::Nobody => {}
+            Origin::Unconfirmed { .. } => {}
             Origin::Resync { client, membership } => match reply {
                 Ok(Done::Joined(joined)) => {
                     let frame = if joined.recovered {

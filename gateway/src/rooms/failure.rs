@@ -185,13 +185,12 @@ fn not_now(work: Work) -> Option<Work> {
             local.written(&positions, false);
             None
         }
-        Origin::Nobody => None,
         Origin::Command { .. }
         | Origin::Gone { .. }
         | Origin::Unconfirmed { .. }
         | Origin::Resync { .. }
         | Origin::Repair(_)
-        | Origin::Return(_) => Some(work),
+        | Origin::Return { .. } => Some(work),
     }
 }
 
@@ -249,7 +248,11 @@ fn answer(
                     };
                     again.push(Work {
                         op,
-                        origin: Origin::Unconfirmed { client, membership },
+                        origin: Origin::Unconfirmed {
+                            client,
+                            membership,
+                            open: queue.keep_open(),
+                        },
                     });
                 }
                 match (op, error) {
@@ -265,9 +268,8 @@ fn answer(
             | Origin::Unconfirmed { .. }
             | Origin::Resync { .. }
             | Origin::Repair(_)
-            | Origin::Return(_)
-            | Origin::Positions { .. }
-            | Origin::Nobody => {
+            | Origin::Return { .. }
+            | Origin::Positions { .. } => {
                 again.extend(op.and_then(|op| not_now(Work { op, origin })));
             }
         }

@@ -23,7 +23,10 @@ use roomgate_shared::{
     ids::{CommandId, RoomId, UserId},
     protocol::{CommandType, JsonText},
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::Instant,
+};
 
 use self::queue::RoomQueue;
 use crate::{
@@ -73,6 +76,8 @@ pub enum Origin {
         client: Arc<Client>,
         /// Its place in the room.
         membership: Arc<Membership>,
+        /// Keeps the room open: the store is not to hear that nobody of this node is in before this is settled.
+        open: Arc<()>,
     },
     /// A fresh picture for a member, told as `resync`.
     Resync {
@@ -84,7 +89,12 @@ pub enum Origin {
     /// The tail of the room, for all its members here.
     Repair(Tail),
     /// Members that are to be told to be here, as far as they still are. Tried again until the store has taken it.
-    Return(Vec<(Arc<Client>, Arc<Membership>)>),
+    Return {
+        /// The connections.
+        members: Vec<(Arc<Client>, Arc<Membership>)>,
+        /// One of so many that are under way.
+        turn: OwnedSemaphorePermit,
+    },
     /// Places of members; how it went is told to `local`.
     Positions {
         /// Whose members.
@@ -92,8 +102,6 @@ pub enum Origin {
         /// Who is where.
         positions: Vec<(UserId, JsonText)>,
     },
-    /// Nobody waits, and nothing is lost with it.
-    Nobody,
 }
 
 /// What is known of a join before the store has answered.
@@ -207,7 +215,7 @@ impl Rooms {
     fn retire(&self, queue: &RoomQueue) -> bool {
         let room = queue.local().id();
         let mut shard = self.shard(room).lock();
-        if !queue.local().is_empty() || !queue.rest() {
+        if !queue.is_empty() || !queue.rest() {
             return false;
         }
         shard.remove(room);

@@ -13,6 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use roomgate_shared::ids::RoomId;
 use tokio::{
+    sync::Semaphore,
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, interval_at},
 };
@@ -58,14 +59,18 @@ async fn beat(rooms: &Arc<Rooms>, lease: Duration) {
         while work.try_join_next().is_some() {}
         let beat = match rooms.store.beat().await {
             Ok(beat) => beat,
-            // Told by the gateway when the store is away; commands tell what else is wrong with it.
-            Err(error) => {
+            // Told by the gateway when the store is away.
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Timeout(_))) => {
                 tracing::debug!(%error, "the lease is not renewed");
+                continue;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the lease is not renewed: this gateway's members will be taken for gone");
                 continue;
             }
         };
         if beat.lost {
-            come_back(rooms);
+            work.spawn(come_back(rooms.clone()));
         }
         for node in beat.dead {
             work.spawn(bury(rooms.clone(), node));
@@ -73,26 +78,36 @@ async fn beat(rooms: &Arc<Rooms>, lease: Duration) {
     }
 }
 
-/// Others may have taken this node's connections for gone: each room is told who is here.
-fn come_back(rooms: &Arc<Rooms>) {
+/// Others may have taken this node's connections for gone: each room is told who is here, some at a time.
+async fn come_back(rooms: Arc<Rooms>) {
     metrics().leases_lost.increment(1);
-    let mut connections = 0;
+    tracing::warn!(
+        connections = rooms
+            .hub
+            .rooms()
+            .iter()
+            .map(|local| local.connections().len())
+            .sum::<usize>(),
+        "this node's lease was lost: others may have taken its members for gone; they are told to be here"
+    );
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
     for local in rooms.hub.rooms() {
-        let members = local.connections();
-        connections += members.len();
-        for some in members.chunks(RETURNING) {
+        for some in local.connections().chunks(RETURNING) {
+            // Never closed.
+            let Ok(turn) = turns.clone().acquire_owned().await else {
+                return;
+            };
             let work = Work {
                 // Put together when its turn comes: some may have gone by then.
                 op: Op::Return { members: Vec::new() },
-                origin: Origin::Return(some.to_vec()),
+                origin: Origin::Return {
+                    members: some.to_vec(),
+                    turn,
+                },
             };
             rooms.submit_if_open(local.id(), work);
         }
     }
-    tracing::warn!(
-        connections,
-        "this node's lease was lost: others may have taken its members for gone; they are told to be here"
-    );
 }
 
 /// Takes a dead node's connections out of its rooms.
@@ -175,7 +190,7 @@ async fn sweep(rooms: &Arc<Rooms>, pace: Duration) {
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         turn.tick().await;
-        note_activity(rooms);
+        note_activity(rooms).await;
         let started = Instant::now();
         match sweep_once(rooms).await {
             Ok(swept) if swept.rooms > 0 => {
@@ -189,7 +204,10 @@ async fn sweep(rooms: &Arc<Rooms>, pace: Duration) {
                 );
             }
             Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "what is due cannot be looked for"),
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Timeout(_))) => {
+                tracing::debug!(%error, "what is due cannot be looked for");
+            }
+            Err(error) => tracing::error!(%error, "what is due cannot be looked for: nobody leaves by time"),
         }
     }
 }
@@ -265,16 +283,19 @@ async fn apply(rooms: &Rooms, room: &RoomId, op: Op) -> Result<Option<Done>, Sto
     Ok(applied.replies.into_iter().next().and_then(Result::ok))
 }
 
-/// Tells the store who has done something since the last time.
-fn note_activity(rooms: &Arc<Rooms>) {
+/// Tells the store who has done something since the last time. What cannot be told is not told again.
+async fn note_activity(rooms: &Arc<Rooms>) {
+    let mut work = JoinSet::new();
     for local in rooms.hub.rooms() {
         let users = local.active();
-        if !users.is_empty() {
-            let work = Work {
-                op: Op::Active { users },
-                origin: Origin::Nobody,
-            };
-            rooms.submit_if_open(local.id(), work);
+        if users.is_empty() {
+            continue;
         }
+        if work.len() >= AT_ONCE {
+            work.join_next().await;
+        }
+        let rooms = rooms.clone();
+        work.spawn(async move { apply(&rooms, local.id(), Op::Active { users }).await.map(|_| ()) });
     }
+    work.join_all().await;
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use roomgate_shared::protocol::{CommandType, ErrorCode, event};
+use roomgate_shared::protocol::{ErrorCode, event};
 use tokio::time::Instant;
 
 use super::{
@@ -32,8 +32,10 @@ use crate::{
 /// Most operations in one call of the store: a call blocks Redis for its length, some 3 µs an operation.
 const MAX_BATCH_OPS: usize = 256;
 /// Most of them whose answers may be large: pages and pictures, of some 2 MiB at most each. A join whose past this node
-/// has kept counts for a quarter: its answer is short unless the room has changed its epoch.
+/// has kept counts for a quarter: its answer is short unless the room has changed its epoch. A page of members counts for
+/// eight: Redis looks at every member of the room for it.
 const MAX_BATCH_READS: usize = 32;
+const MEMBERS_READ: usize = 8;
 
 /// See the module.
 pub(super) struct RoomQueue {
@@ -42,6 +44,8 @@ pub(super) struct RoomQueue {
     /// The store's channel of this room is open. Changed by the one task only.
     subscribed: AtomicBool,
     breaker: RoomBreaker,
+    /// Shared with each [`Origin::Unconfirmed`] of the room.
+    open: Arc<()>,
 }
 
 #[derive(Default)]
@@ -58,7 +62,18 @@ impl RoomQueue {
             state: Mutex::default(),
             subscribed: AtomicBool::new(false),
             breaker: RoomBreaker::default(),
+            open: Arc::default(),
         }
+    }
+
+    /// What keeps the room open until it is dropped.
+    pub(super) fn keep_open(&self) -> Arc<()> {
+        self.open.clone()
+    }
+
+    /// Whether nobody is in, nor may be without this node's knowing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.local.is_empty() && Arc::strong_count(&self.open) == 1
     }
 
     pub(super) fn local(&self) -> &Arc<LocalRoom> {
@@ -126,7 +141,13 @@ impl RoomQueue {
             }
             let kept = self.kept(&work);
             if work.op.answers_at_length() {
-                let quarters = if kept.is_some() { 1 } else { 4 };
+                let quarters = if matches!(work.op, Op::UsersList { .. }) {
+                    4 * MEMBERS_READ
+                } else if kept.is_some() {
+                    1
+                } else {
+                    4
+                };
                 if reads + quarters > 4 * MAX_BATCH_READS {
                     state.works.push_front(work);
                     break;
@@ -138,7 +159,7 @@ impl RoomQueue {
                 | Origin::Gone { client, .. }
                 | Origin::Unconfirmed { client, .. }
                 | Origin::Resync { client, .. } => Some(client),
-                Origin::Repair(_) | Origin::Return(_) | Origin::Positions { .. } | Origin::Nobody => None,
+                Origin::Repair(_) | Origin::Return { .. } | Origin::Positions { .. } => None,
             };
             if client.is_some_and(|client| moving.contains(&client.id)) {
                 state.works.push_front(work);
@@ -195,7 +216,7 @@ impl RoomQueue {
                         }
                     }
                 }
-                Origin::Return(members) => {
+                Origin::Return { members, .. } => {
                     members.retain(|(client, membership)| {
                         membership.is_joined() && !moving.contains(&client.id)
                     });
@@ -214,8 +235,7 @@ impl RoomQueue {
                 Origin::Gone { .. }
                 | Origin::Unconfirmed { .. }
                 | Origin::Resync { .. }
-                | Origin::Positions { .. }
-                | Origin::Nobody => {}
+                | Origin::Positions { .. } => {}
             }
             ops.push(work.op);
             origins.push(work.origin);
@@ -247,9 +267,7 @@ impl RoomQueue {
             ..
         } = origin
         {
-            if kind == CommandType::Join {
-                membership.end_join();
-            }
+            membership.answered(kind);
             answer_error_for(&client, id.as_ref(), &self.local, &refusal, retry);
             finish(&client, received, weight);
         }
@@ -316,7 +334,7 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
 /// Ends the task's claim on the queue, unless there is work. A room that nobody is in is forgotten, a damaged one not
 /// before its breaker has been due for long.
 fn idle(rooms: &Arc<Rooms>, queue: &RoomQueue, now: Instant) -> bool {
-    let empty = queue.local.is_empty();
+    let empty = queue.is_empty();
     if empty && queue.breaker.may_be_forgotten(now) {
         return rooms.retire(queue);
     }

@@ -196,7 +196,7 @@ impl Session {
             Ok(op) => op,
             Err(refused) => return self.refuse(id, Some(&room), refused.code, &refused.message),
         };
-        if let Some(membership) = membership.as_ref().filter(|membership| membership.is_joined()) {
+        if let Some(membership) = membership.as_ref().filter(|membership| membership.may_act()) {
             membership.act();
             // Beside the queue: it is gathered for the next tick.
             if let Op::Positions { positions } = op {
@@ -252,9 +252,7 @@ impl Session {
         received: Instant,
         weight: usize,
     ) {
-        if kind == CommandType::Join {
-            membership.begin_join();
-        }
+        membership.queued(kind);
         let origin = Origin::Command {
             client: self.client.clone(),
             membership,

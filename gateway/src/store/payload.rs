@@ -4,7 +4,7 @@
 //! durable:  E <epoch> SP <first seq> RS <event> RS <event> …      seq rises by one from event to event
 //! signal:   S <user id of the sender> RS [<user id> US …] RS <frame>   no receivers named: all members
 //! moves:    M <instance> SP <its members> RS <user id> US <position> RS …   a US at the end: told once more
-//! occupancy: C <members>                                              of a room that counts
+//! occupancy: C [<members>]                    of a room that counts; nothing: it does not count any more
 //! ```
 //!
 //! RS is 0x1e and US 0x1f: neither can stand unescaped in JSON or in a user id, so a payload is split without being
@@ -49,8 +49,8 @@ pub enum Payload<'a> {
     },
     /// How many members a room that counts has.
     Occupancy {
-        /// That many.
-        members: u64,
+        /// That many; `None` where it does not count any more.
+        members: Option<u64>,
     },
 }
 
@@ -94,7 +94,11 @@ pub fn parse(payload: &[u8]) -> Option<Payload<'_>> {
             })
         }
         b'C' => {
-            let members = std::str::from_utf8(rest).ok()?.parse().ok()?;
+            let text = std::str::from_utf8(rest).ok()?;
+            let members = match text {
+                "" => None,
+                number => Some(number.parse().ok()?),
+            };
             Some(Payload::Occupancy { members })
         }
         _ => None,
@@ -121,8 +125,9 @@ pub fn moves<'a>(
 }
 
 /// The payload of a room's occupancy, as `lua/room.lua` writes it, too.
-pub fn occupancy(members: u64) -> Bytes {
-    format!("C{members}").into()
+pub fn occupancy(members: Option<u64>) -> Bytes {
+    let members = members.map(|members| members.to_string());
+    format!("C{}", members.unwrap_or_default()).into()
 }
 
 /// The payload of durable events, `first` being the `seq` of the first.
@@ -202,10 +207,9 @@ mod tests {
                 again: vec![two],
             })
         );
-        assert_eq!(
-            parse(&occupancy(1204)),
-            Some(Payload::Occupancy { members: 1204 })
-        );
+        for members in [Some(1204), None] {
+            assert_eq!(parse(&occupancy(members)), Some(Payload::Occupancy { members }));
+        }
     }
 
     #[test]
@@ -226,7 +230,6 @@ mod tests {
             b"Mgw-1 x\x1eu\x1f{}",
             b"Mgw-1 1\x1eu",
             b"Mgw-1 1\x1e\xff\x1f{}",
-            b"C",
             b"Cx",
         ] {
             assert_eq!(parse(junk), None, "{junk:?}");

@@ -567,12 +567,12 @@ mod ticks {
         enter(&room, &a, 0);
         let counted =
             |members: u64| format!(r#"{{"type":"occupancy","room":"r","data":{{"members":{members}}}}}"#);
-        room.deliver(&payload::occupancy(11));
+        room.deliver(&payload::occupancy(Some(11)));
         assert!(room.claim_ticking());
         tick(&room);
         assert_eq!(given(&a), [counted(11)]);
         for members in 12..30 {
-            room.deliver(&payload::occupancy(members));
+            room.deliver(&payload::occupancy(Some(members)));
             tokio::time::advance(TICK).await;
             assert!(tick(&room).wait.is_some());
         }
@@ -580,7 +580,26 @@ mod ticks {
         tokio::time::advance(TICK * 2).await;
         tick(&room);
         assert_eq!(given(&a), [counted(29)]);
+        // What waits when the room tells who is there again is not told any more.
+        room.deliver(&payload::occupancy(Some(8)));
+        room.deliver(&payload::occupancy(None));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(tick(&room).wait, None);
+        assert!(given(&a).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_left_moves_no_more() {
+        let (room, a, b) = (room(), client(1), client(2));
+        enter(&room, &a, 0);
+        enter(&room, &b, 0);
+        go(&room, &a, "1");
+        from_elsewhere(&room, &[("w", "2"), ("v", "3")]);
+        let text = r#"{"type":"presence","room":"r","seq":1,"ts":1,"data":{"away":["v"],"left":[{"user":"w","reason":"left"},{"user":"u1","reason":"left"}]}}"#;
+        room.deliver(&payload::durable(EPOCH, 1, [text.as_bytes()]));
+        b.outbox.take(&mut VecDeque::new(), None);
+        let ticked = tick(&room);
+        assert_eq!(moves(&b), [["\"v\":3"]], "who is away stays where it was");
+        assert!(ticked.publish.is_none() && ticked.write.is_empty());
     }
 }

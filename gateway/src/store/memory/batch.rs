@@ -227,6 +227,10 @@ impl<'a> Batch<'a> {
             self.replies[at] = Some(Ok(Done::Joined(self.picture(picture))));
         }
         let mut published = Vec::new();
+        if turned == Some(PresenceMode::Full) {
+            // Before the event that says who is there: no number is to come behind it.
+            published.push(payload::occupancy(None));
+        }
         if !self.events.is_empty() {
             published.push(payload::durable(
                 &self.room.epoch,
@@ -235,8 +239,8 @@ impl<'a> Batch<'a> {
             ));
         }
         let members = self.room.users.len();
-        if self.telling == PresenceMode::Count && (turned || members != self.were) {
-            published.push(payload::occupancy(members as u64));
+        if self.telling == PresenceMode::Count && (turned.is_some() || members != self.were) {
+            published.push(payload::occupancy(Some(members as u64)));
         }
         published.append(&mut self.signals);
         let replies = self
@@ -247,16 +251,16 @@ impl<'a> Batch<'a> {
         (published, replies)
     }
 
-    /// Turns the room to counts if it has become too large to tell who is there, or back. Whether it was turned to counts.
-    fn settle(&mut self) -> bool {
+    /// Turns the room to counts if it has become too large to tell who is there, or back. What it was turned to.
+    fn settle(&mut self) -> Option<PresenceMode> {
         let (members, most) = (self.room.users.len() as u64, self.limits.full_members);
         if self.limits.presence != PresenceMode::Full {
-            return false;
+            return None;
         }
         if self.telling == PresenceMode::Full && members > most {
             self.telling = PresenceMode::Count;
             self.room.counting = true;
-            return true;
+            return Some(self.telling);
         }
         if self.telling == PresenceMode::Count && members * 5 < most * 4 {
             self.telling = PresenceMode::Full;
@@ -267,8 +271,9 @@ impl<'a> Batch<'a> {
                     pages::all_users(room).join(",")
                 )
             });
+            return Some(self.telling);
         }
-        false
+        None
     }
 
     fn sweep(&mut self) -> Swept {

@@ -87,7 +87,7 @@ pub(super) fn error_text(frame: &Frame) -> Option<Cow<'_, str>> {
 /// Stands in every error that a function raises, or that a command raises within it.
 const IN_FUNCTION: &str = " on @user_function:";
 /// Such an error that is not the room's: the Redis user lacks a permission.
-const NOT_ALLOWED: &str = "The user executing the script";
+pub(super) const NOT_ALLOWED: &str = "The user executing the script";
 
 /// What an error that Redis sent says about a command. What the room function stumbles over is taken for damage of its
 /// room's data: others go on, and this one is not asked for a while.

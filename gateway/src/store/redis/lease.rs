@@ -12,7 +12,10 @@ use roomgate_shared::{
 use tokio::time::Instant;
 
 use super::{calls::Command, function::LIBRARY, reply};
-use crate::{random, store::StoreError};
+use crate::{
+    random,
+    store::{Beat, StoreError},
+};
 
 /// How long a claim on a dead node holds: the time that its rooms take, with much to spare.
 const CLAIM: Duration = Duration::from_secs(15);
@@ -33,6 +36,10 @@ struct Inner {
     steady: Option<Instant>,
     /// When it was last renewed.
     renewed: Option<Instant>,
+    /// The server that renewed it.
+    server: Option<String>,
+    /// It was lost, and the node has yet to be told so.
+    lost: bool,
     /// Rooms that stand under the instance in the store, as far as the connection of that number has said so.
     registered: HashSet<RoomId>,
     connection: u64,
@@ -40,8 +47,8 @@ struct Inner {
 
 /// What a renewal has shown.
 pub(super) enum Renewed {
-    /// The lease is held. Dead nodes that this one is to see to.
-    Held(Vec<String>),
+    /// The lease is held.
+    Held(Beat),
     /// It was lost; the node has another instance, and renews at once.
     Lost,
 }
@@ -57,6 +64,8 @@ impl Lease {
                 former: "-".to_owned(),
                 steady: None,
                 renewed: None,
+                server: None,
+                lost: false,
                 registered: HashSet::new(),
                 connection: 0,
             }),
@@ -92,18 +101,31 @@ impl Lease {
         let read = answer.and_then(|frame| {
             let mut items = reply::list(frame).ok_or_else(not_understood)?.into_iter();
             let state = items.next().as_ref().and_then(reply::number);
-            let dead: Option<Vec<String>> = items
-                .map(|item| reply::text(item).and_then(|text| reply::owned(&text)))
-                .collect();
-            state.zip(dead).ok_or_else(not_understood)
+            let mut texts = items.map(|item| reply::text(item).and_then(|text| reply::owned(&text)));
+            let server = texts.next().flatten();
+            let dead = texts.collect::<Option<Vec<String>>>();
+            state
+                .zip(server)
+                .zip(dead)
+                .map(|((state, server), dead)| (state, server, dead))
+                .ok_or_else(not_understood)
         });
-        let (state, dead) = match read {
+        let (mut state, server, dead) = match read {
             Ok(read) => read,
             Err(error) => {
                 inner.steady = None;
                 return Err(error);
             }
         };
+        // Another server may have less than the one before, and so connections of this node that are gone, or none of those
+        // that are here.
+        if inner
+            .server
+            .replace(server.clone())
+            .is_some_and(|before| before != server)
+        {
+            state = 0;
+        }
         let now = Instant::now();
         match state {
             2 => {
@@ -114,13 +136,15 @@ impl Lease {
                 inner.instance = new_instance(&self.node);
                 inner.registered.clear();
                 inner.steady = None;
+                inner.lost = true;
                 return Ok(Renewed::Lost);
             }
             _ => inner.steady = Some(now),
         }
         inner.former.clear();
         inner.renewed = Some(now);
-        Ok(Renewed::Held(dead))
+        let lost = std::mem::take(&mut inner.lost);
+        Ok(Renewed::Held(Beat { lost, dead }))
     }
 
     /// Whether the node has had a lease yet: before, nobody is to enter.
@@ -163,12 +187,17 @@ impl Lease {
         set("SREM", &inner.instance, [room])
     }
 
+    /// How many rooms the node has.
+    pub(super) fn size(&self) -> Command {
+        ("SCARD", vec![key(&keys::rooms_of(&self.instance()))])
+    }
+
     /// The end: how many rooms the node has left, and what is to be written where none is, and where some are.
     pub(super) fn resignation(&self) -> [Command; 3] {
         let instance = self.instance();
         let name = || Value::Bytes(bytes(&instance));
         [
-            ("SCARD", vec![key(&keys::rooms_of(&instance))]),
+            self.size(),
             ("ZREM", vec![key(keys::NODES), name()]),
             index(keys::NODES, &["resign", &instance]),
         ]
@@ -197,6 +226,17 @@ pub(super) fn forgotten(node: &str) -> Command {
 /// Something is due in `room` within `grace`.
 pub(super) fn touch(room: &RoomId, grace: Duration) -> Command {
     index(keys::DUE, &["touch", &ms(grace), room.as_str()])
+}
+
+/// A sweep of `room` is done; when something is due again, or that the room is gone.
+pub(super) fn swept(room: &RoomId, next: Option<u64>) -> Command {
+    let next = next.map(|next| next.to_string()).unwrap_or_default();
+    index(keys::DUE, &["swept", room.as_str(), &next])
+}
+
+/// A sweep of `room` goes on.
+pub(super) fn still_sweeping(room: &RoomId) -> Command {
+    index(keys::DUE, &["still", room.as_str(), &ms(CLAIM)])
 }
 
 /// Rooms in which something is due.
@@ -245,11 +285,16 @@ mod tests {
     }
 
     fn answer(state: i64, dead: &[&'static str]) -> Result<Frame, StoreError> {
+        by_server(state, "s1", dead)
+    }
+
+    fn by_server(state: i64, server: &'static str, dead: &[&'static str]) -> Result<Frame, StoreError> {
         let mut data = vec![Frame::Number {
             data: state,
             attributes: None,
         }];
-        data.extend(dead.iter().map(|name| Frame::BlobString {
+        let texts = std::iter::once(&server).chain(dead);
+        data.extend(texts.map(|name| Frame::BlobString {
             data: bytes::Bytes::from_static(name.as_bytes()),
             attributes: None,
         }));
@@ -257,6 +302,28 @@ mod tests {
             data,
             attributes: None,
         })
+    }
+
+    fn held(lease: &Lease, answer: Result<Frame, StoreError>) -> Option<Beat> {
+        match lease.renewed(answer).unwrap() {
+            Renewed::Held(beat) => Some(beat),
+            Renewed::Lost => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_server_is_a_lost_lease_and_none_is_forgotten() {
+        let lease = lease();
+        assert_eq!(held(&lease, answer(2, &[])), Some(Beat::default()));
+        let before = lease.instance();
+        assert_eq!(held(&lease, by_server(2, "s2", &[])), None);
+        assert_ne!(lease.instance(), before);
+        // The next renewal fails: what was lost is told with the one that does not.
+        assert!(lease.renewed(Err(StoreError::unavailable("gone"))).is_err());
+        assert_eq!(asked(&lease), (false, before.to_string()));
+        let told = held(&lease, by_server(2, "s2", &[])).unwrap();
+        assert!(told.lost);
+        assert!(!held(&lease, by_server(2, "s2", &[])).unwrap().lost);
     }
 
     /// Whether a renewal looks for dead nodes, and what it says of the life before.
@@ -276,10 +343,7 @@ mod tests {
         assert_eq!(asked(&lease), (false, String::new()));
         tokio::time::advance(Duration::from_secs(6)).await;
         assert!(asked(&lease).0);
-        let Ok(Renewed::Held(dead)) = lease.renewed(answer(2, &["gw-2~x"])) else {
-            panic!()
-        };
-        assert_eq!(dead, ["gw-2~x"]);
+        assert_eq!(held(&lease, answer(2, &["gw-2~x"])).unwrap().dead, ["gw-2~x"]);
         // Redis was away: whoever was there then is given time.
         assert!(lease.renewed(Err(StoreError::unavailable("gone"))).is_err());
         assert!(!asked(&lease).0);

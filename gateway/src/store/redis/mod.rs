@@ -46,6 +46,7 @@ use self::{
     client::CommandClient,
     config::Endpoint,
     lease::{Lease, Renewed},
+    reply::Swept,
     subscriber::{Publish, Setup, Subscriber},
 };
 pub use self::{
@@ -112,9 +113,10 @@ impl RedisStore {
         let mut delay = self.retry_delay;
         loop {
             let reason = match self.attempt().await {
-                Ok(()) => match self.beat().await {
-                    Ok(_) => return Ok(()),
-                    Err(error) => error.to_string(),
+                Ok(()) => match self.take_lease().await {
+                    Ok(()) => return Ok(()),
+                    Err(Attempt::Never(error)) => return Err(error),
+                    Err(Attempt::Again(reason)) => reason,
                 },
                 Err(Attempt::Never(error)) => return Err(error),
                 Err(Attempt::Again(reason)) => reason,
@@ -149,6 +151,23 @@ impl RedisStore {
         self.commands.wait(self.timeout).await.map_err(Attempt::Again)?;
         let subscriber = self.subscriber.get_or_init(|| self.start_subscriber());
         subscriber.wait(self.timeout).await.map_err(Attempt::Again)
+    }
+
+    /// The first sign of life; and whether everything can be written that is to be written later.
+    async fn take_lease(&self) -> Result<(), Attempt> {
+        let refused = |error: StoreError| {
+            let text = error.to_string();
+            if text.contains("NOPERM") || text.contains(errors::NOT_ALLOWED) {
+                boot::refused(self.endpoint.to_string(), format!("NOPERM {text}"))
+            } else {
+                Attempt::Again(text)
+            }
+        };
+        self.beat().await.map_err(refused)?;
+        for command in [lease::claim(0, Duration::ZERO), self.lease.size()] {
+            self.commands.ask(command).await.map_err(refused)?;
+        }
+        Ok(())
     }
 
     fn start_subscriber(&self) -> Subscriber {
@@ -204,16 +223,14 @@ impl RedisStore {
             let (touch, args) = lease::touch(room, self.grace);
             self.commands.send_and_forget(touch, args);
         }
-        // The end of a claim, which is written last: a room that stands there twice is swept once more, not once less.
-        if let Some(due) = answer.due {
-            match due {
-                Some(next) => self.behind("ZADD", &[keys::DUE, &next.to_string(), room.as_str()]),
-                None => {
-                    self.behind("ZREM", &[keys::DUE, room.as_str()]);
-                    self.behind("ZREM", &[keys::ROOMS, room.as_str()]);
-                }
+        match answer.swept {
+            Some(Swept::Until(next)) => self.commands.post(lease::swept(room, Some(next))),
+            Some(Swept::InPart) => self.commands.post(lease::still_sweeping(room)),
+            Some(Swept::Gone) => {
+                self.commands.post(lease::swept(room, None));
+                self.behind("ZREM", &[keys::ROOMS, room.as_str()]);
             }
-            self.behind("ZREM", &[keys::DUE, &format!("!{room}")]);
+            None => {}
         }
         Ok(answer.applied)
     }
@@ -295,12 +312,10 @@ impl Store for RedisStore {
 
     fn beat(&self) -> BoxFuture<'_, Result<Beat, StoreError>> {
         Box::pin(async move {
-            let mut lost = false;
             loop {
                 let answer = self.commands.ask(self.lease.renewal()).await;
-                match self.lease.renewed(answer)? {
-                    Renewed::Held(dead) => return Ok(Beat { lost, dead }),
-                    Renewed::Lost => lost = true,
+                if let Renewed::Held(beat) = self.lease.renewed(answer)? {
+                    return Ok(beat);
                 }
             }
         })

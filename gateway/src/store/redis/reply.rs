@@ -13,7 +13,7 @@ use super::{
     picture::{Head, Shared, joined},
     request::Expect,
 };
-use crate::store::{Applied, Buried, Done, Refusal, Reply, StoreError, Swept};
+use crate::store::{self, Applied, Buried, Done, Refusal, Reply, StoreError};
 
 /// A batch's answer.
 pub(super) struct Answer {
@@ -21,8 +21,18 @@ pub(super) struct Answer {
     pub(super) applied: Applied,
     /// When the room ends, Unix ms, if that moved.
     pub(super) life: Option<u64>,
-    /// Of a sweep: when something in the room is due again, Unix ms; `None` inside for a room that is gone.
-    pub(super) due: Option<Option<u64>>,
+    /// What a sweep in the batch came to.
+    pub(super) swept: Option<Swept>,
+}
+
+/// How far a sweep has got.
+pub(super) enum Swept {
+    /// All is done until this time, Unix ms.
+    Until(u64),
+    /// There is more.
+    InPart,
+    /// The room is gone.
+    Gone,
 }
 
 /// Reads the answer to a batch that expects `expect`.
@@ -48,14 +58,15 @@ fn read(room: &RoomId, frame: Frame, expect: Vec<Expect>) -> Option<Answer> {
     };
     let shared = Shared::read(items.next()?)?;
     let mut replies = Vec::with_capacity(expect.len());
-    let mut due = None;
+    let mut swept = None;
     for expect in expect {
-        let swept = matches!(expect, Expect::Sweep);
+        let sweep = matches!(expect, Expect::Sweep);
         let reply = reply(&head, shared.as_ref(), items.next()?, expect)?;
-        if swept {
-            due = Some(match &reply {
-                Ok(Done::Swept(swept)) => Some(swept.next),
-                Ok(_) | Err(_) => None,
+        if sweep {
+            swept = Some(match &reply {
+                Ok(Done::Swept(done)) if done.next > done.now => Swept::Until(done.next),
+                Ok(_) => Swept::InPart,
+                Err(_) => Swept::Gone,
             });
         }
         replies.push(reply);
@@ -64,7 +75,7 @@ fn read(room: &RoomId, frame: Frame, expect: Vec<Expect>) -> Option<Answer> {
     Some(Answer {
         applied: Applied { replies, epoch, seq },
         life: Some(life).filter(|&life| life > 0),
-        due,
+        swept,
     })
 }
 
@@ -138,7 +149,7 @@ fn reply(head: &Head<'_>, shared: Option<&Shared>, item: Frame, expect: Expect) 
             match parts.first().and_then(number) {
                 Some(left) => {
                     let (purged, next) = (number(parts.get(1)?)?, number(parts.get(2)?)?);
-                    return Some(Ok(Done::Swept(Swept {
+                    return Some(Ok(Done::Swept(store::Swept {
                         left,
                         purged,
                         now: head.ts,

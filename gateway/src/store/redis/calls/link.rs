@@ -4,7 +4,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use fred::types::Resp3Frame as Frame;
+use fred::types::{Resp3Frame as Frame, Value};
 use redis_protocol::resp3::decode::complete::decode_bytes_mut;
 use tokio::{
     sync::mpsc,
@@ -17,6 +17,7 @@ use crate::store::{
     redis::{
         client::{SILENCE, TRIAL},
         errors::error_text,
+        function::LIBRARY,
         wire::{Pipe, Wire, push_command},
     },
 };
@@ -60,6 +61,13 @@ pub(super) struct Link {
     demoted: bool,
     /// When it was last said that replicas do not follow.
     reported: Option<Instant>,
+}
+
+/// Whether it is a call for a room, whose answer is told to clients: replicas are to have it before. What is written to
+/// indexes is told to nobody.
+fn is_room_call((name, args): &Command) -> bool {
+    let function = args.first().and_then(Value::as_bytes);
+    *name == "FCALL" && function.is_some_and(|function| *function == *LIBRARY.name)
 }
 
 impl Link {
@@ -122,7 +130,7 @@ impl Link {
         let mut taken = 0;
         while let Some(Call { command, answer }) = next {
             push_call(&mut self.pipe.output, &command);
-            let write = command.0 == "FCALL";
+            let write = is_room_call(&command);
             writes |= write;
             self.under_way.push_back((Waiter::Caller { answer, write }, now));
             taken += 1;

@@ -9,15 +9,19 @@ KEYS[1] and ARGV:
                    ms at which the claim is over
     touch, ms, room       something is due within so many ms: sooner than that stays
     claim, most, ms       answer: rooms that are due, none of which is given to anybody else for so many ms
+    swept, room, ms       the claim is over; something is due at that time, or sooner if that stands there by now. No ms:
+                          the room is gone
+    still, room, ms       the claim goes on for so many ms more
   nodes      zset  instance by the ms at which its lease ends; `!instance` of one that is dead and is being taken out of
                    its rooms, by the ms at which whoever does so is thought to be dead, too
     enter, instance       it is about to have members somewhere; if it is without a lease, they are to be taken out
     beat, instance, lease (ms), claim (ms), look (1 or 0), former
-                          renews a lease; answer: { state, dead instance … }. state: 2 it is held, 1 it had ended and
+                          renews a lease; answer: { state, the server's run (epochs.lua), dead instance … }. state: 2 it
+                          is held, 1 it had ended and
                           nobody had noticed, 0 it is lost: the instance is taken for dead, or is not known. One that is
                           not known yet is there from now on if there is a `former`: a lease of the same node that is
-                          over, whatever stands under it being taken out, or '-' for none. With `look`, dead instances
-                          are handed to the caller, each for `claim`
+                          over, whatever stands under it being taken out, or '-' for none. With `look`, and only to who
+                          has held its own lease until now, dead instances are handed out, each for `claim`
     mourn, instance, ms   the caller goes on taking it out: the claim is for so many ms more
     resign, instance      its lease is over; whatever stands under it is taken out by whoever looks next ]]
 
@@ -51,6 +55,15 @@ local INDEX = {
     end
     return rooms
   end,
+  swept = function(key, _, argv)
+    if argv[3] ~= '' then call('ZADD', key, 'LT', argv[3], argv[2]) end
+    call('ZREM', key, '!' .. argv[2])
+    return 0
+  end,
+  still = function(key, now, argv)
+    call('ZADD', key, 'XX', format('%d', now + argv[3]), '!' .. argv[2])
+    return 0
+  end,
   enter = function(key, now, argv)
     if not call('ZSCORE', key, argv[2]) then call('ZADD', key, 'NX', format('%d', now), '!' .. argv[2]) end
     return 0
@@ -65,8 +78,9 @@ local INDEX = {
     end
     if former ~= '' and former ~= '-' then resign(key, now, former) end
     if state > 0 then call('ZADD', key, format('%d', now + lease), me) end
-    local out = { state }
-    if argv[5] == '1' then
+    local out = { state, server_run(now) }
+    -- Who stood still itself gives the others the time to say that they live.
+    if state == 2 and argv[5] == '1' then
       local over = format('%d', now + claim)
       for _, name in ipairs(call('ZRANGEBYSCORE', key, '-inf', format('%d', now), 'LIMIT', 0, MOST_DEAD)) do
         local instance = match(name, '^!(.*)')

@@ -80,8 +80,6 @@ local function write_users(c)
   end
   if n > 0 then many(call, 'ZADD', c.keys[SEEN], set, n) end
   if m > 0 then many(call, 'ZREM', c.keys[SEEN], del, m) end
-  -- Also of those who are members again by now.
-  if c.departed then many(call, 'HDEL', c.keys[POSITIONS], c.departed, #c.departed) end
 end
 
 -- Who is away, and who is not any more.
@@ -99,7 +97,8 @@ local function write_aways(c)
   c.away_set = n > 0
 end
 
--- Where members are, and who was active. Those that have left in the same batch are out by now.
+-- Where members are, and who was active. Places of those who have left go, also where they are members again by now;
+-- last, so that the key does not vanish and come back without a TTL.
 local function write_marks(c)
   if c.moved then
     local set, n = {}, 0
@@ -107,6 +106,13 @@ local function write_marks(c)
       if c.places[id] then set[n + 1], set[n + 2], n = id, c.places[id], n + 2 end
     end
     if n > 0 then many(call, 'HSET', c.keys[POSITIONS], set, n) end
+  end
+  if c.departed then
+    local del, n = {}, 0
+    for _, id in ipairs(c.departed) do
+      if not c.places[id] then n, del[n + 1] = n + 1, id end
+    end
+    if n > 0 then many(call, 'HDEL', c.keys[POSITIONS], del, n) end
   end
   if c.active then
     for k = 1, #c.active, PIECE do
@@ -124,8 +130,8 @@ local LETTERS = { l = 'log', m = 'messages', h = 'message', u = 'users', e = 'se
 
 local function covered(c, live, letter)
   if find(live, letter, 1, true) then return live end
-  call('PEXPIREAT', sub(c.channel, 1, -7) .. LETTERS[letter], format('%d', c.life))
-  return live .. letter
+  local there = call('PEXPIREAT', sub(c.channel, 1, -7) .. LETTERS[letter], format('%d', c.life))
+  return there == 1 and live .. letter or live
 end
 
 -- Keeps every key's TTL. When the room's end is due to move it moves a sixtieth of its life further than it must, so
@@ -242,6 +248,8 @@ local function write(c)
   if full then trim(c) end
   renew(c)
   write_meta(c)
+  -- Before the event that says who is there: no number is to come behind it.
+  if c.turned_back then call('PUBLISH', c.channel, 'C') end
   if n > 0 then
     call('PUBLISH', c.channel, 'E' .. c.epoch .. ' ' .. new_log[1] .. RS
       .. (n == 1 and new_events[1] or concat(new_events, RS, 1, n)))

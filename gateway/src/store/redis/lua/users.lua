@@ -338,7 +338,9 @@ OPS.L = function(c, i, at)
   end
   rest(c)
   local total, ids = members(c), {}
-  for _, id in ipairs(c.fresh and {} or read('HKEYS', c.keys[USERS])) do
+  -- Once a batch: there may be thousands.
+  c.stored_ids = c.stored_ids or c.fresh and {} or read('HKEYS', c.keys[USERS])
+  for _, id in ipairs(c.stored_ids) do
     if c.users[id] == nil then ids[#ids + 1] = id end
   end
   for id, rec in pairs(c.users) do
@@ -383,7 +385,7 @@ local function settle(c)
   if c.mode == WHO and c.members > bound then
     c.mode, c.counting, c.counted, c.turned = HOW_MANY, 1, true, true
   elseif c.mode == HOW_MANY and c.members * 5 < bound * 4 then
-    c.mode, c.counting, c.counted = WHO, 0, true
+    c.mode, c.counting, c.counted, c.turned_back = WHO, 0, true, true
     append(c, 'presence', nil, '{"all":true,"joined":[' .. all_users(c) .. ']}')
     c.touched_any = true
   end
