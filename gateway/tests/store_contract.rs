@@ -57,7 +57,8 @@ macro_rules! contract {
                     users_come_and_go_with_their_connections, presence_events_gather_until_another_event,
                     a_user_that_comes_and_goes_in_one_batch, presence_is_merged_and_told, presence_has_a_limit,
                     presence_keeps_its_text;
-                members: user_ids_may_hold_anything_printable, members_are_listed_in_pages;
+                members: user_ids_may_hold_anything_printable, members_are_listed_in_pages,
+                    pages_of_many_hold_each_member_once;
                 messages: a_message_is_acknowledged_as_it_is_sent_to_all, identical_messages_are_two,
                     history_pages_both_ways, cursors_need_not_exist, history_in_a_batch_sees_what_came_before_it,
                     a_page_ends_at_its_bytes, a_snapshot_brings_as_many_messages_as_asked,

@@ -111,3 +111,28 @@ pub(crate) async fn members_are_listed_in_pages<B: Backend>() {
         .await;
     assert!(exactly.get("cursor").is_none());
 }
+
+pub(crate) async fn pages_of_many_hold_each_member_once<B: Backend>() {
+    let (node, room) = (node::<B>().await, new_room());
+    let mut expected: Vec<String> = (0..257).map(|n| format!("u{}", n * 7919 % 1000)).collect();
+    for some in expected.chunks(64) {
+        let joins = some.iter().enumerate().map(|(n, id)| enter(id, n as u64));
+        node.apply(&room, joins.collect()).await;
+    }
+    expected.sort_unstable();
+    expected.dedup();
+    for limit in [1, 3, 64, 200] {
+        let (mut listed, mut cursor): (Vec<String>, Option<String>) = (Vec::new(), None);
+        loop {
+            let page = node.ack(&room, list(cursor.as_deref(), limit)).await;
+            let users = page["users"].as_array().unwrap();
+            assert!((1..=limit).contains(&users.len()));
+            listed.extend(users.iter().map(|user| text(user, "id")));
+            match page.get("cursor") {
+                Some(next) => cursor = Some(next.as_str().unwrap().to_owned()),
+                None => break,
+            }
+        }
+        assert_eq!(listed, expected, "{limit}");
+    }
+}
