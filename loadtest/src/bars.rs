@@ -94,6 +94,14 @@ pub const CONNECTION_BYTES: Bar = Bar::at_most(2_048.0).beside(900.0);
 pub const OPEN_10_000: Bar = Bar::at_most(1.0).beside(0.4);
 /// 19,000 idle connections with heartbeats, % of a core.
 pub const IDLE_CORE_PERCENT: Bar = Bar::at_most(3.0);
+/// Frames of positions that a member gets a second, whatever moves: one a tick of 50 ms.
+pub const MOVES_FRAMES: Bar = Bar::at_most(20.0);
+/// Writes of positions a second, room and gateway.
+pub const POSITION_WRITES: Bar = Bar::at_most(2.0);
+/// What a join of a room of 10,000 may cost: times the same in a room of 10.
+pub const LARGE_JOIN: Bar = Bar::at_most(3.0);
+/// `occupancy` frames that a member of a room that counts gets a second.
+pub const OCCUPANCY_FRAMES: Bar = Bar::at_most(1.0);
 
 #[cfg(test)]
 mod tests {

@@ -135,7 +135,9 @@ impl BenchArgs {
         chosen.retain(|scenario| {
             (self.names.is_empty() || self.names.iter().any(|name| is_named(scenario, name)))
                 && self.store.is_none_or(|store| of_store(scenario, store))
-                && !(self.quick && self.names.is_empty() && scenario.family == Family::Growth)
+                && !(self.quick
+                    && self.names.is_empty()
+                    && matches!(scenario.family, Family::LargeRoom | Family::Growth))
         });
         Ok(chosen)
     }

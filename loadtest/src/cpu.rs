@@ -23,6 +23,27 @@ fn ticks_of(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
+/// The same to the nanosecond, as the scheduler counts it. Threads that have ended are not in it.
+///
+/// # Errors
+/// There is no such process, or the kernel does not count so.
+pub fn fine_cpu_time(pid: u32) -> io::Result<Duration> {
+    let mut nanos = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = thread?.path().join("schedstat");
+        // A thread may have ended since it was listed.
+        let Ok(text) = fs::read_to_string(path) else {
+            continue;
+        };
+        nanos += on_cpu(&text).ok_or_else(|| io::Error::other("schedstat is not of the known form"))?;
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+fn on_cpu(schedstat: &str) -> Option<u64> {
+    schedstat.split_ascii_whitespace().next()?.parse().ok()
+}
+
 /// Resident memory of `pid`, bytes.
 ///
 /// # Errors
@@ -60,6 +81,13 @@ mod tests {
         let stat = "7 (a) b ) S 1 7 7 0 -1 4194560 100 0 0 0 42 8 0 0 20 0 1 0 5 6 7";
         assert_eq!(ticks_of(stat), Some(50));
         assert_eq!(ticks_of("7 (x"), None);
+    }
+
+    #[test]
+    fn fine_time_is_the_first_number() {
+        assert_eq!(on_cpu("94119 2557478 2\n"), Some(94_119));
+        assert_eq!(on_cpu(""), None);
+        assert!(fine_cpu_time(std::process::id()).unwrap() > Duration::ZERO);
     }
 
     #[test]

@@ -230,7 +230,7 @@ pub struct GatewayOptions {
     /// Its Redis; the memory store without one.
     pub redis_url: Option<String>,
     /// Other settings, by their variables.
-    pub settings: Vec<(&'static str, String)>,
+    pub settings: Vec<(String, String)>,
 }
 
 /// A running gateway.
@@ -250,13 +250,16 @@ impl Gateway {
         logs: &Path,
         number: usize,
         redis: Option<&Redis>,
-        heartbeat_ms: u64,
+        settings: &[(&'static str, String)],
     ) -> Result<Self, Failure> {
         let options = GatewayOptions {
             number,
             port: 0,
             redis_url: redis.map(Redis::url),
-            settings: vec![("HEARTBEAT_MS", heartbeat_ms.to_string())],
+            settings: settings
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
         };
         // The log of an earlier run; there need not be one.
         let _ = std::fs::remove_file(log_path(logs, &format!("gateway-{number}")));

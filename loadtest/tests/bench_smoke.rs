@@ -1,7 +1,7 @@
 //! The benchmark runs from end to end against a real gateway, and finds nothing lost.
 //!
 //! The gateway is the one that `ROOMGATE_BIN` names, else the one built into the same target directory as this test:
-//! `cargo build -p roomgate` first. Redis is not needed.
+//! `cargo build -p roomgate` first. `redis-server` must be installed for what needs two gateways.
 
 mod support;
 
@@ -12,10 +12,12 @@ use support::gateway;
 const BENCH: &str = env!("CARGO_BIN_EXE_roomgate-loadtest");
 
 /// Runs `bench --quick` with reports in a place of its own; its output and whether it succeeded.
-fn quick(names: &[&str]) -> (String, bool) {
-    let reports = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench-smoke");
+fn quick(store: &str, names: &[&str]) -> (String, bool) {
+    let reports = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join("bench-smoke")
+        .join(store);
     let output = Command::new(BENCH)
-        .args(["bench", "--quick", "--store", "memory", "--reports"])
+        .args(["bench", "--quick", "--store", store, "--reports"])
         .arg(&reports)
         .arg("--gateway")
         .arg(gateway())
@@ -32,12 +34,15 @@ fn quick(names: &[&str]) -> (String, bool) {
 
 #[test]
 fn a_quick_run_measures_and_loses_nothing() {
-    let (text, passed) = quick(&[
-        "fanout-10w-memory",
-        "fanout-small-memory",
-        "latency-memory",
-        "commands",
-    ]);
+    let (text, passed) = quick(
+        "memory",
+        &[
+            "fanout-10w-memory",
+            "fanout-small-memory",
+            "latency-memory",
+            "commands",
+        ],
+    );
     assert!(passed, "{text}");
     for expected in [
         "## Fan-out",
@@ -45,6 +50,21 @@ fn a_quick_run_measures_and_loses_nothing() {
         "## Durable commands",
         "10 writers a room, memory |",
         "p99, memory",
+    ] {
+        assert!(text.contains(expected), "no {expected:?} in:\n{text}");
+    }
+    assert!(!text.contains("PROBLEM"), "{text}");
+}
+
+#[test]
+fn positions_reach_everyone_and_a_large_room_only_counts() {
+    let (text, passed) = quick("redis", &["moves", "large-room"]);
+    assert!(passed, "{text}");
+    for expected in [
+        "## Moves",
+        "## A large room",
+        "writes of positions",
+        "a join, large : small, gateways' CPU",
     ] {
         assert!(text.contains(expected), "no {expected:?} in:\n{text}");
     }

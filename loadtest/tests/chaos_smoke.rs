@@ -38,6 +38,35 @@ fn nothing_is_lost_and_nothing_is_done_twice() {
     }
 }
 
+/// A gateway dies for good; everything is found and told within a few seconds. With `more` settings besides.
+fn node_dies(name: &str, more: &[&str]) -> (String, Option<i32>) {
+    let mut args = vec!["--scenario", "node-dies", "--short", "--seconds", "1"];
+    let quick = [
+        "NODE_LEASE_SECONDS=2",
+        "PRESENCE_GRACE_SECONDS=1",
+        "SWEEP_INTERVAL_SECONDS=1",
+    ];
+    for setting in quick.iter().chain(more) {
+        args.extend(["--set", setting]);
+    }
+    chaos(name, &args)
+}
+
+#[test]
+fn a_node_that_dies_is_told_of_once() {
+    let (text, code) = node_dies("node-dies", &[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("node-dies seed 1: passed"), "{text}");
+}
+
+#[test]
+fn a_death_that_nobody_is_told_of_is_found() {
+    // A room that only counts says of nobody that it is gone.
+    let (text, code) = node_dies("node-dies-silent", &["PRESENCE_MODE=count"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("VIOLATION no goodbye: "), "{text}");
+}
+
 /// One delivery in 10,000 is recorded wrongly; of the rules, one of `found` says so.
 fn planted(plant: &str, found: &[&str]) {
     let size = ["--clients", "40", "--rooms", "4", "--seconds", "1", "--rate", "5"];

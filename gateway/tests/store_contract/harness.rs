@@ -183,7 +183,7 @@ impl Recorder {
         let mut out = Vec::new();
         for bytes in self.payloads(room) {
             if let Some(Payload::Occupancy { members }) = payload::parse(&bytes) {
-                out.push(members);
+                out.extend(members);
             }
         }
         out

@@ -129,6 +129,8 @@ impl Client {
             }
         }
         let pen = Pen::new(crowd.history.clone(), u32::try_from(number).unwrap_or(u32::MAX));
+        // From the beginning so many commands come as later on, however rarely each client sends one.
+        let first = Duration::from_secs_f64(rng.f64() / crowd.habits.rate);
         let padding = "x".repeat(crowd.habits.padding);
         let rooms = chosen.into_iter().map(|at| Room {
             id: rooms[at].clone(),
@@ -147,7 +149,7 @@ impl Client {
             pending: BTreeMap::new(),
             made: 0,
             failures: 0,
-            next_command: Instant::now(),
+            next_command: Instant::now() + first,
             avoid: None,
             padding,
             crowd,
@@ -185,6 +187,7 @@ impl Client {
                     let end = self.stay(socket).await;
                     self.avoid = Some(gateway);
                     match self.ended(end) {
+                        Some(_) if !self.orders.borrow().returns => Next::Stop,
                         Some(next) => next,
                         None => return,
                     }
@@ -257,8 +260,11 @@ impl Client {
         next
     }
 
-    /// Any but the one that was lost last.
+    /// The one that it is told to choose, else any but the one that was lost last.
     fn choose_gateway(&mut self) -> usize {
+        if let Some(gateway) = self.orders.borrow().on {
+            return gateway;
+        }
         let count = self.crowd.gateways.len();
         match self.avoid {
             Some(avoid) if count > 1 => (avoid + self.rng.usize(1..count)) % count,

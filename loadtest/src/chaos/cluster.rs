@@ -32,7 +32,7 @@ pub struct Parts {
     /// Whether Redis has a replica.
     pub replica: bool,
     /// Settings of the gateways.
-    pub settings: Vec<(&'static str, String)>,
+    pub settings: Vec<(String, String)>,
 }
 
 /// A running cluster. All its processes end when it is dropped.

@@ -47,6 +47,10 @@ pub struct Orders {
     pub reading: bool,
     /// Raised by one to have the connection dropped as by a lost network.
     pub drops: u64,
+    /// The one gateway that it connects to; any, without.
+    pub on: Option<usize>,
+    /// Whether it comes back when its connection is lost.
+    pub returns: bool,
     /// Whether the run is over.
     pub over: bool,
 }
@@ -57,6 +61,8 @@ impl Default for Orders {
             online: true,
             reading: true,
             drops: 0,
+            on: None,
+            returns: true,
             over: false,
         }
     }
@@ -73,7 +79,7 @@ pub struct View {
     pub pending: usize,
     /// Connections that it has lost.
     pub losses: u64,
-    /// Whether it was told never to come again.
+    /// Whether it will never come again: a gateway told it so, or its orders do.
     pub stopped: bool,
 }
 

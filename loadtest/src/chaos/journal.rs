@@ -63,6 +63,11 @@ pub enum Act {
         /// What.
         text: String,
     },
+    /// These clients never come back once their connections are lost; nothing of them is expected at the end.
+    Gone {
+        /// The clients.
+        clients: Vec<u32>,
+    },
     /// These clients are not compared with the others, and why.
     Apart {
         /// The clients.

@@ -79,6 +79,9 @@ pub struct ChaosArgs {
     /// The short form: 60 clients, 8 rooms, 15 seconds, unless told otherwise
     #[arg(long)]
     short: bool,
+    /// A setting of the gateways, in place of the scenario's own: NAME=VALUE; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
     /// Multiplies every bar on a time, for machines that are slow or busy
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
     slack: f64,
@@ -165,8 +168,16 @@ impl ChaosArgs {
             redis: self.redis.clone(),
             gateways: usize::try_from(self.gateways).unwrap_or(3),
             slack: self.slack,
+            settings: self.set.clone(),
             plant: self.plant.map(|plant| (plant, self.plant_every)),
         })
+    }
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("a setting is NAME=VALUE".to_owned()),
     }
 }
 

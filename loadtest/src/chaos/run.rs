@@ -38,6 +38,8 @@ pub struct Setup {
     pub gateways: usize,
     /// Bars on times are multiplied by this.
     pub slack: f64,
+    /// Settings of the gateways that take the place of the scenario's.
+    pub settings: Vec<(String, String)>,
     /// What is recorded wrongly, once in so many deliveries.
     pub plant: Option<(Plant, u64)>,
 }
@@ -79,7 +81,7 @@ pub fn run(scenario: &Scenario, seed: u64, setup: &Setup, folder: &Path) -> Resu
         gateways: setup.gateways,
         append: scenario.append,
         replica: scenario.replica,
-        settings: settings(scenario),
+        settings: settings(scenario, setup),
     };
     let mut cluster = Cluster::start(&parts, folder, runtime.handle())?;
     let history = History::create(folder, Instant::now(), setup.plant)?;
@@ -95,6 +97,12 @@ pub fn run(scenario: &Scenario, seed: u64, setup: &Setup, folder: &Path) -> Resu
     let crowd = Crowd::new(cluster.addresses(), habits, history.clone(), scenario.clients);
     let rooms: Vec<String> = (0..scenario.rooms).map(|number| format!("r{number}")).collect();
 
+    if let Some(begins_on) = scenario.begins_on {
+        for client in 0..crowd.len() {
+            let on = begins_on(client, crowd.len(), cluster.len());
+            crowd.order(client, |orders| orders.on = Some(on));
+        }
+    }
     let progress = Progress::start(scenario.name, crowd.clone());
     let clients = crowd.start(runtime.handle(), seed, &rooms);
     let late = crowd.wait_for(ARRIVAL.mul_f64(setup.slack), |_, view| view.at_rest())?;
@@ -152,7 +160,7 @@ pub fn run(scenario: &Scenario, seed: u64, setup: &Setup, folder: &Path) -> Resu
 }
 
 /// The gateways' settings: the whole log is kept, so that the audit can read it from the beginning.
-fn settings(scenario: &Scenario) -> Vec<(&'static str, String)> {
+fn settings(scenario: &Scenario, setup: &Setup) -> Vec<(String, String)> {
     let usual = [
         ("LOG_SECONDS", "86400"),
         ("LOG_EVENTS", "100000"),
@@ -161,7 +169,9 @@ fn settings(scenario: &Scenario) -> Vec<(&'static str, String)> {
         ("DRAIN_SECONDS", "10"),
     ];
     let all = usual.iter().chain(scenario.settings);
-    all.map(|&(name, value)| (name, value.to_owned())).collect()
+    let all = all.map(|&(name, value)| (name.to_owned(), value.to_owned()));
+    // Of two of a name the last counts.
+    all.chain(setup.settings.iter().cloned()).collect()
 }
 
 /// Waits until all clients are at rest, reads the rooms, and waits until all have come to the heads read.

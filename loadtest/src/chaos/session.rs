@@ -165,6 +165,14 @@ impl Client {
         };
         self.pen.write(sent(&pending, room, false));
         pending.send(out);
+        // Positions go along; they are in no order, and nobody waits for them.
+        if self.rng.bool() {
+            out.push(wire::move_to(
+                room,
+                self.rng.u32(0..1_000),
+                self.rng.u32(0..1_000),
+            ));
+        }
         self.pending.insert(self.made, pending);
         self.show();
     }

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::history::Since;
@@ -53,6 +53,41 @@ impl Frame {
         message.or_else(|| self.data.get("seq"))?.as_u64()
     }
 
+    /// Who came and went, where the event tells of it.
+    pub fn presence(&self) -> Option<Presence> {
+        if self.of != "presence" {
+            return None;
+        }
+        let list = |name: &str| {
+            self.data
+                .get(name)
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default()
+        };
+        let member = |user: &Value, name: &str| Some(user.get(name)?.as_str()?.to_owned());
+        let ids = |name: &str| {
+            list(name)
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect()
+        };
+        let joined = list("joined").into_iter();
+        let left = list("left").into_iter();
+        Some(Presence {
+            joined: joined
+                .filter_map(|user| Some((member(&user, "id")?, member(&user, "status")? == "away")))
+                .collect(),
+            away: ids("away"),
+            back: ids("back"),
+            left: left
+                .filter_map(|one| Some((member(&one, "user")?, member(&one, "reason")?)))
+                .collect(),
+            all: self.data.get("all").and_then(Value::as_bool) == Some(true),
+        })
+    }
+
     /// The token of the command that made this event.
     pub fn token(&self) -> Option<String> {
         let holder = match self.of.as_str() {
@@ -96,6 +131,22 @@ fn digest_of(value: &Value) -> u64 {
             .hash(&mut hasher),
     }
     hasher.finish()
+}
+
+/// What a `presence` event says, without the records of users.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Presence {
+    /// Who came, and whether the one is away already.
+    pub joined: Vec<(String, bool)>,
+    /// Whose last connection was lost.
+    pub away: Vec<String>,
+    /// Who came back.
+    pub back: Vec<String>,
+    /// Who is no member any more, and why.
+    pub left: Vec<(String, String)>,
+    /// Whether those who came are all that there are.
+    pub all: bool,
 }
 
 /// The durable commands that clients send.
@@ -142,6 +193,20 @@ pub fn join(id: &str, room: &str, since: Option<&Since>) -> String {
     json!({"id": id, "type": "join", "room": room, "data": data}).to_string()
 }
 
+/// The text of a move, without an id: it has no answer.
+pub fn move_to(room: &str, x: u32, y: u32) -> String {
+    json!({"type": "move", "room": room, "data": {"x": x, "y": y}}).to_string()
+}
+
+/// The text of a page of members.
+pub fn users(id: &str, room: &str, cursor: Option<&str>) -> String {
+    let data = match cursor {
+        Some(cursor) => json!({"limit": 200, "cursor": cursor}),
+        None => json!({"limit": 200}),
+    };
+    json!({"id": id, "type": "users.list", "room": room, "data": data}).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +225,25 @@ mod tests {
         assert_eq!(frame(patched).token().as_deref(), Some("c"));
         let presence = r#"{"type":"presence","room":"r","seq":1,"data":{"away":["u"]}}"#;
         assert_eq!(frame(presence).token(), None);
+    }
+
+    #[test]
+    fn a_presence_event_says_who_came_and_went() {
+        let text = r#"{"type":"presence","room":"r","seq":9,"data":{
+            "joined":[{"id":"a","status":"here"},{"id":"b","status":"away"}],"updated":[{"id":"e","status":"here"}],
+            "away":["c"],"back":["e"],"left":[{"user":"d","reason":"timeout"}]}}"#;
+        let said = Presence {
+            joined: vec![("a".to_owned(), false), ("b".to_owned(), true)],
+            away: vec!["c".to_owned()],
+            back: vec!["e".to_owned()],
+            left: vec![("d".to_owned(), "timeout".to_owned())],
+            all: false,
+        };
+        assert_eq!(frame(text).presence(), Some(said));
+        let all = r#"{"type":"presence","room":"r","seq":9,"data":{"all":true,"joined":[]}}"#;
+        assert!(frame(all).presence().unwrap().all);
+        let moves = r#"{"type":"moves","room":"r","data":{"away":{"x":1}}}"#;
+        assert_eq!(frame(moves).presence(), None);
     }
 
     #[test]

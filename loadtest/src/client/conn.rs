@@ -16,10 +16,13 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with, sockopt},
 };
 
-use super::frames::{opcode, push_frame};
+use super::{
+    frames::{opcode, push_frame},
+    positions,
+};
 
 /// The characters of a command's id and of a time stamp in a body: fixed, so that a text made once is filled in place.
-const DIGITS: usize = 14;
+pub(super) const DIGITS: usize = 14;
 const ID_SLOT: &str = "k00000000000000";
 const STAMP_SLOT: &str = "t00000000000000";
 
@@ -28,6 +31,8 @@ pub struct Template {
     text: Vec<u8>,
     id_at: usize,
     stamp_at: usize,
+    /// Whether it has an id, so that an ack comes.
+    answered: bool,
 }
 
 impl Template {
@@ -55,6 +60,27 @@ impl Template {
         )
     }
 
+    /// A `move`; its id and stamp are the position's. Not answered.
+    pub fn moving(room: &RoomId) -> Self {
+        Self::position(positions::move_text(room))
+    }
+
+    /// A `signal` that tells the same position. Not answered.
+    pub fn signalling(room: &RoomId) -> Self {
+        Self::position(positions::signal_text(room))
+    }
+
+    fn position(text: String) -> Self {
+        let slot = |name: &str| text.find(name).map_or(0, |at| at + name.len());
+        let (id_at, stamp_at) = (slot("\"x\":1"), slot("\"y\":1"));
+        Self {
+            text: text.into_bytes(),
+            id_at,
+            stamp_at,
+            answered: false,
+        }
+    }
+
     fn new(room: &RoomId, command: Command) -> Self {
         let frame = CommandFrame {
             id: CommandId::new(ID_SLOT).ok(),
@@ -69,6 +95,7 @@ impl Template {
             text: text.into_bytes(),
             id_at,
             stamp_at,
+            answered: true,
         }
     }
 
@@ -100,12 +127,25 @@ pub enum Phase {
     Connecting,
     /// The request is sent, `101` is not here.
     Upgrading,
+    /// WebSocket, and it joins its rooms when it is told to.
+    Waiting,
     /// WebSocket, and this many joins unanswered (or not sent: `welcome` is awaited).
     Joining(usize),
     /// In all its rooms.
     Joined,
     /// Gone.
     Closed,
+}
+
+/// Frames of who is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Presence {
+    /// `presence` events.
+    pub events: u64,
+    /// `occupancy` frames.
+    pub counts: u64,
+    /// What the last of these told.
+    pub members: u64,
 }
 
 /// One connection.
@@ -124,8 +164,12 @@ pub struct Conn {
     pub seq: u64,
     /// The writers of its room wait for what it sees.
     pub watches: bool,
+    /// Joins only when it is told to.
+    pub waits: bool,
     /// Events of the writers seen.
     pub events: u64,
+    /// Frames of who is there that came since it joined.
+    pub presence: Presence,
     /// Commands sent and not answered.
     pub unanswered: u32,
     /// The head of a frame whose rest has not come.
@@ -155,7 +199,9 @@ impl Conn {
             template,
             seq: 0,
             watches: false,
+            waits: false,
             events: 0,
+            presence: Presence::default(),
             unanswered: 0,
             kept: Vec::new(),
             unsent: Vec::new(),
@@ -220,8 +266,8 @@ impl Conn {
             return Ok(());
         };
         let sent = self.send(opcode::TEXT, template.fill(id, stamp));
+        self.unanswered += u32::from(template.answered);
         self.template = Some(template);
-        self.unanswered += 1;
         sent
     }
 
@@ -299,6 +345,28 @@ fn dial(number: usize, at: SocketAddr) -> io::Result<TcpStream> {
 mod tests {
     use super::*;
     use roomgate_shared::protocol::{CommandType, Decoder};
+
+    #[test]
+    fn a_position_is_filled_in_place() {
+        let room = RoomId::new("r-1").unwrap();
+        for (mut template, head) in [
+            (
+                Template::moving(&room),
+                r#"{"type":"move","room":"r-1","data":{"x":"#,
+            ),
+            (
+                Template::signalling(&room),
+                r#"{"type":"signal","room":"r-1","data":{"event":"move","payload":{"x":"#,
+            ),
+        ] {
+            let text = String::from_utf8(template.fill(12, 34).to_vec()).unwrap();
+            let tail = text.strip_prefix(head).unwrap();
+            assert!(
+                tail.starts_with("100000000000012,\"y\":100000000000034}"),
+                "{text}"
+            );
+        }
+    }
 
     #[test]
     #[expect(clippy::wildcard_enum_match_arm, reason = "two commands are made here")]

@@ -103,6 +103,12 @@ pub enum Kind {
     Event,
     /// A durable event of coming and going.
     Presence,
+    /// How many there are, in a room that counts.
+    Occupancy,
+    /// Positions of members, merged.
+    Moves,
+    /// A signal.
+    Signal,
     /// Anything else.
     Other,
 }
@@ -123,6 +129,9 @@ pub fn kind(text: &[u8]) -> (Kind, usize) {
         b"presence" => Kind::Presence,
         b"error" => Kind::Error,
         b"welcome" => Kind::Welcome,
+        b"moves" => Kind::Moves,
+        b"signal" => Kind::Signal,
+        b"occupancy" => Kind::Occupancy,
         _ => Kind::Other,
     };
     (kind, len)
@@ -144,8 +153,13 @@ pub fn seq(text: &[u8], kind_len: usize, room_len: usize) -> Option<u64> {
     let usual = 9 + kind_len + 2 + 8 + room_len + 2;
     match text.get(usual..).and_then(|rest| rest.strip_prefix(NAME)) {
         Some(rest) => digits(rest),
-        None => memmem::find(text, NAME).and_then(|at| digits(&text[at + NAME.len()..])),
+        None => number(text, NAME),
     }
+}
+
+/// The number behind the first `name`, which is a member's with its quotes and colon.
+pub fn number(text: &[u8], name: &[u8]) -> Option<u64> {
+    memmem::find(text, name).and_then(|at| digits(&text[at + name.len()..]))
 }
 
 #[cfg(test)]

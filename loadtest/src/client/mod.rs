@@ -5,6 +5,8 @@
 pub mod conn;
 pub mod frames;
 pub mod histogram;
+pub mod positions;
+mod rest;
 mod wire;
 
 use std::{
@@ -18,7 +20,11 @@ use mio::{Interest, Poll, Token};
 use roomgate_shared::ids::RoomId;
 
 use self::conn::{Conn, Phase};
-pub use self::{conn::Template, histogram::Histogram};
+pub use self::{
+    conn::{Presence, Template},
+    histogram::Histogram,
+    positions::Positions,
+};
 use crate::failure::Failure;
 
 /// How many connections are between connecting and joined at one time. Small enough for any listener's backlog (128 is
@@ -38,6 +44,7 @@ pub struct Member {
     rooms: Range<usize>,
     template: Option<Template>,
     watches: bool,
+    waits: bool,
 }
 
 impl Member {
@@ -48,6 +55,7 @@ impl Member {
             rooms,
             template: None,
             watches: false,
+            waits: false,
         }
     }
 
@@ -58,12 +66,19 @@ impl Member {
             rooms: room..room + 1,
             template: Some(template),
             watches: false,
+            waits: false,
         }
     }
 
     /// The writers of its room wait for it: a command is in flight until this member has seen its event.
     pub fn watching(mut self) -> Self {
         self.watches = true;
+        self
+    }
+
+    /// It connects, and joins its room only when [`Fleet::enter`] says so.
+    pub fn waiting(mut self) -> Self {
+        self.waits = true;
         self
     }
 }
@@ -122,6 +137,10 @@ pub struct Fleet {
     tally: Tally,
     /// Times from publish to delivery, recorded while it is there.
     pub latency: Option<Histogram>,
+    /// Positions told, accounted for while it is there.
+    pub positions: Option<Positions>,
+    /// When a connection last came to be in all its rooms.
+    last_joined: Instant,
     problems: Vec<String>,
     problem_count: u64,
 }
@@ -154,6 +173,8 @@ impl Fleet {
             joining: 0,
             clock: Instant::now(),
             latency: None,
+            positions: None,
+            last_joined: Instant::now(),
             problems: Vec::new(),
             problem_count: 0,
         })
@@ -175,6 +196,21 @@ impl Fleet {
             .iter()
             .filter(|conn| conn.phase == Phase::Joined)
             .count()
+    }
+
+    /// Connections opened so far; the next one has this number.
+    pub fn len(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.conns.is_empty()
+    }
+
+    /// The frames of who is there that came to a connection since it joined.
+    pub fn presence(&self, connection: usize) -> Presence {
+        self.conns[connection].presence
     }
 
     /// What went wrong: a hole, a loss, a refused command, a closed connection.
@@ -216,6 +252,36 @@ impl Fleet {
         }
     }
 
+    /// Joins a connection that waits to its room; how long it took until the answer was there.
+    ///
+    /// # Errors
+    /// There is no answer within `limit`, or another than expected.
+    pub fn enter(&mut self, connection: usize, limit: Duration) -> Result<Duration, Failure> {
+        let conn = &mut self.conns[connection];
+        if conn.phase != Phase::Waiting {
+            return Err(Failure::Wrong(format!(
+                "connection {connection} does not wait to join"
+            )));
+        }
+        self.opening += 1;
+        self.joining += conn.rooms.len();
+        let started = Instant::now();
+        let sent = conn.join(&self.names);
+        self.broken(connection, sent);
+        while self.opening > 0 {
+            if started.elapsed() > limit {
+                return Err(Failure::Slow(format!(
+                    "connection {connection} not joined in {limit:?}"
+                )));
+            }
+            self.turn(Duration::from_millis(50))?;
+        }
+        match self.problems.first() {
+            Some(problem) => Err(Failure::Wrong(problem.clone())),
+            None => Ok(self.last_joined - started),
+        }
+    }
+
     fn connect(&mut self, member: Member) -> Result<(), Failure> {
         let index = self.conns.len();
         if member.template.is_some() {
@@ -227,6 +293,7 @@ impl Fleet {
         let at = self.gateways[member.gateway];
         let mut conn = Conn::open(index, member.gateway, at, member.rooms, member.template)?;
         conn.watches = member.watches;
+        conn.waits = member.waits;
         self.poll.registry().register(
             &mut conn.stream,
             Token(index),
@@ -275,83 +342,6 @@ impl Fleet {
         }
     }
 
-    /// Waits until nothing has come for `quiet`, at most for `limit`.
-    ///
-    /// # Errors
-    /// Interrupted, or the poll failed.
-    pub fn settle(&mut self, quiet: Duration, limit: Duration) -> Result<(), Failure> {
-        self.load = Load::Idle;
-        let started = Instant::now();
-        let mut last = started;
-        while last.elapsed() < quiet && started.elapsed() < limit {
-            if self.turn(quiet.saturating_sub(last.elapsed()))? > 0 {
-                last = Instant::now();
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the writing, waits (30 s at most) until all is answered and delivered, and notes whatever is missing or too
-    /// much.
-    ///
-    /// # Errors
-    /// Interrupted, or the poll failed.
-    pub fn drain(&mut self) -> Result<(), Failure> {
-        /// Without any frame; and in all, for pings come for ever.
-        const PATIENCE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
-        self.load = Load::Idle;
-        let started = Instant::now();
-        let mut last = started;
-        while last.elapsed() < PATIENCE.0 && started.elapsed() < PATIENCE.1 && !self.at_rest() {
-            if self.turn(Duration::from_millis(20))? > 0 {
-                last = Instant::now();
-            }
-        }
-        // What comes now was delivered twice.
-        self.settle(Duration::from_millis(50), Duration::from_secs(2))?;
-        self.check();
-        Ok(())
-    }
-
-    fn at_rest(&self) -> bool {
-        self.conns
-            .iter()
-            .filter(|conn| conn.tracked() && conn.phase == Phase::Joined)
-            .all(|conn| conn.unanswered == 0 && conn.events >= self.rooms[conn.rooms.start].acked)
-    }
-
-    fn check(&mut self) {
-        let mut found = Vec::new();
-        let mut last_seq = vec![None; self.rooms.len()];
-        for (index, conn) in self.conns.iter().enumerate().filter(|(_, conn)| conn.tracked()) {
-            let (room, name) = (conn.rooms.start, &self.names[conn.rooms.start]);
-            let acked = self.rooms[room].acked;
-            if conn.phase != Phase::Joined {
-                continue; // Told when it was closed.
-            }
-            if conn.unanswered > 0 {
-                found.push(format!(
-                    "{name}: connection {index} has {} commands unanswered",
-                    conn.unanswered
-                ));
-            }
-            if conn.events != acked {
-                found.push(format!(
-                    "{name}: connection {index} saw {} events; {acked} are acknowledged",
-                    conn.events
-                ));
-            }
-            let seq = *last_seq[room].get_or_insert(conn.seq);
-            if seq != conn.seq {
-                found.push(format!(
-                    "{name}: connection {index} is at seq {}, another at {seq}",
-                    conn.seq
-                ));
-            }
-        }
-        found.into_iter().for_each(|problem| self.problem(problem));
-    }
-
     fn problem(&mut self, text: String) {
         self.problem_count += 1;
         if self.problems.len() < KEPT_PROBLEMS {
@@ -374,6 +364,9 @@ impl Fleet {
         let id = self.next_id;
         self.next_id += 1;
         let stamp = self.clock.elapsed().as_micros() as u64;
+        if let Some(positions) = &mut self.positions {
+            positions.sent(index, id);
+        }
         let sent = self.conns[index].repeat(id, stamp);
         self.broken(index, sent);
     }
@@ -389,7 +382,7 @@ impl Fleet {
         let conn = &mut self.conns[index];
         match conn.phase {
             Phase::Closed => return,
-            Phase::Joined => {}
+            Phase::Joined | Phase::Waiting => {}
             Phase::Connecting | Phase::Upgrading => {
                 self.opening -= 1;
                 self.joining -= conn.rooms.len();

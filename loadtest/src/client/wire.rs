@@ -1,13 +1,16 @@
 //! What the fleet does with what arrives.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use mio::Events;
 use serde::Deserialize;
 
 use super::{
     Fleet, Load,
-    conn::Phase,
+    conn::{Phase, Presence},
     frames::{self, Head, Kind, opcode},
 };
 use crate::failure::{Failure, check_interrupt};
@@ -39,7 +42,9 @@ impl Fleet {
             if event.is_writable() {
                 let outcome = match self.conns[index].phase {
                     Phase::Connecting => self.conns[index].upgrade(index).map(|_| ()),
-                    Phase::Upgrading | Phase::Joining(_) | Phase::Joined => self.conns[index].flush(),
+                    Phase::Upgrading | Phase::Waiting | Phase::Joining(_) | Phase::Joined => {
+                        self.conns[index].flush()
+                    }
                     Phase::Closed => Ok(()),
                 };
                 self.broken(index, outcome);
@@ -132,7 +137,19 @@ impl Fleet {
         let (kind, kind_len) = frames::kind(text);
         match kind {
             Kind::Event | Kind::Presence => self.event(index, kind, kind_len, text),
+            Kind::Moves | Kind::Signal => self.positions(index, text),
+            Kind::Occupancy => {
+                let presence = &mut self.conns[index].presence;
+                presence.counts += 1;
+                presence.members = frames::number(text, b"\"members\":").unwrap_or(0);
+            }
             Kind::Ack => self.ack(index, text),
+            Kind::Welcome if self.conns[index].waits => {
+                let conn = &mut self.conns[index];
+                conn.phase = Phase::Waiting;
+                self.opening -= 1;
+                self.joining -= conn.rooms.len();
+            }
             Kind::Welcome => {
                 let joined = self.conns[index].join(&self.names);
                 self.broken(index, joined);
@@ -149,8 +166,20 @@ impl Fleet {
         }
     }
 
+    fn positions(&mut self, index: usize, text: &[u8]) {
+        let Some(positions) = &mut self.positions else {
+            return;
+        };
+        let now = self.clock.elapsed().as_micros() as u64;
+        match positions.take(index, text, now) {
+            Ok(count) => self.tally.delivered[self.conns[index].gateway] += count,
+            Err(problem) => self.problem(problem),
+        }
+    }
+
     fn event(&mut self, index: usize, kind: Kind, kind_len: usize, text: &[u8]) {
         let conn = &mut self.conns[index];
+        conn.presence.events += u64::from(kind == Kind::Presence);
         let expected = conn.seq + 1;
         if conn.tracked() {
             let room_len = self.names[conn.rooms.start].as_str().len();
@@ -207,11 +236,13 @@ impl Fleet {
                     self.joining -= 1;
                     if left == 1 {
                         self.opening -= 1;
+                        conn.presence = Presence::default();
+                        self.last_joined = Instant::now();
                     }
                 }
                 Err(error) => self.close(index, &format!("the join's answer has no seq: {error}")),
             },
-            Phase::Connecting | Phase::Upgrading | Phase::Closed => {}
+            Phase::Connecting | Phase::Upgrading | Phase::Waiting | Phase::Closed => {}
         }
     }
 }

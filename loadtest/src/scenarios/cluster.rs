@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Setup, StoreKind};
+use super::{Setup, StoreKind, keys::KeyWatch};
 use crate::{
-    client::{Fleet, Load},
+    client::{Fleet, Load, Positions},
     cpu,
     failure::Failure,
     process::{Gateway, Redis},
@@ -22,6 +22,8 @@ pub(super) struct Cluster {
     // Dropped in this order: gateways before the Redis they are on.
     pub(super) gateways: Vec<Gateway>,
     pub(super) redis: Option<Redis>,
+    /// Writes to a key that are counted.
+    pub(super) writes: Option<KeyWatch>,
 }
 
 impl Cluster {
@@ -35,14 +37,43 @@ impl Cluster {
         gateways: usize,
         heartbeat_ms: u64,
     ) -> Result<Self, Failure> {
+        Self::with(
+            setup,
+            store,
+            gateways,
+            &[("HEARTBEAT_MS", heartbeat_ms.to_string())],
+        )
+    }
+
+    /// With these settings, and no heartbeat that falls into a short measurement.
+    pub(super) fn with_settings(
+        setup: &Setup,
+        store: StoreKind,
+        gateways: usize,
+        mut settings: Vec<(&'static str, String)>,
+    ) -> Result<Self, Failure> {
+        settings.push(("HEARTBEAT_MS", QUIET_HEARTBEAT_MS.to_string()));
+        Self::with(setup, store, gateways, &settings)
+    }
+
+    fn with(
+        setup: &Setup,
+        store: StoreKind,
+        gateways: usize,
+        settings: &[(&'static str, String)],
+    ) -> Result<Self, Failure> {
         let redis = match store {
             StoreKind::Redis => Some(Redis::start(&setup.redis, &setup.logs)?),
             StoreKind::Memory => None,
         };
         let gateways = (0..gateways)
-            .map(|number| Gateway::start(&setup.gateway, &setup.logs, number, redis.as_ref(), heartbeat_ms))
+            .map(|number| Gateway::start(&setup.gateway, &setup.logs, number, redis.as_ref(), settings))
             .collect::<Result<_, _>>()?;
-        Ok(Self { gateways, redis })
+        Ok(Self {
+            gateways,
+            redis,
+            writes: None,
+        })
     }
 
     pub(super) fn fleet(&self, rooms: usize) -> Result<Fleet, Failure> {
@@ -69,8 +100,32 @@ impl Cluster {
             clients: cpu::own_time().as_secs_f64(),
             delivered: fleet.tally().delivered.clone(),
             acked: fleet.tally().acked,
+            positions: fleet.positions.as_ref().map_or_else(Vec::new, Positions::counts),
+            writes: self.writes.as_ref().map_or(Ok(0), KeyWatch::count)?,
         })
     }
+
+    /// What the servers have used, to the nanosecond.
+    pub(super) fn fine_usage(&self) -> Result<FineUsage, Failure> {
+        let mut gateways = Duration::ZERO;
+        for gateway in &self.gateways {
+            gateways += cpu::fine_cpu_time(gateway.pid())?;
+        }
+        let redis = self.redis.as_ref().map(|redis| cpu::fine_cpu_time(redis.pid()));
+        Ok(FineUsage {
+            at: Instant::now(),
+            gateways,
+            redis: redis.transpose()?.unwrap_or_default(),
+        })
+    }
+}
+
+/// CPU time of all gateways together and of Redis.
+#[derive(Clone, Copy)]
+pub(super) struct FineUsage {
+    pub(super) at: Instant,
+    pub(super) gateways: Duration,
+    pub(super) redis: Duration,
 }
 
 pub(super) struct Usage {
@@ -80,6 +135,8 @@ pub(super) struct Usage {
     pub(super) clients: f64,
     pub(super) delivered: Vec<u64>,
     pub(super) acked: u64,
+    pub(super) positions: Vec<(u64, u64)>,
+    pub(super) writes: u64,
 }
 
 /// What was done and used in a measured window.
@@ -96,6 +153,10 @@ pub(super) struct Window {
     pub(super) delivered: Vec<u64>,
     /// Commands acknowledged.
     pub(super) acked: u64,
+    /// Frames with positions and positions that came, by connection.
+    pub(super) positions: Vec<(u64, u64)>,
+    /// Writes to the key that is watched.
+    pub(super) writes: u64,
 }
 
 impl Window {
@@ -113,6 +174,13 @@ impl Window {
             clients: after.clients - before.clients,
             delivered: pairs(&before.delivered, &after.delivered),
             acked: after.acked - before.acked,
+            positions: before
+                .positions
+                .iter()
+                .zip(&after.positions)
+                .map(|(a, b)| (b.0 - a.0, b.1 - a.1))
+                .collect(),
+            writes: after.writes - before.writes,
         }
     }
 
@@ -145,6 +213,9 @@ pub(super) fn measure(
         .map(|into| Profile::start(into, name, cluster, setup.window));
     if let Some(latency) = &mut fleet.latency {
         latency.clear();
+    }
+    if let Some(positions) = &mut fleet.positions {
+        positions.latency.clear();
     }
     let before = cluster.usage(fleet)?;
     fleet.run(load, setup.window)?;

@@ -8,9 +8,12 @@
 //! | once | no command makes two events |
 //! | kept | what was acknowledged stands at its `seq`, or its author was told, where the scenario may lose |
 //! | counted | every `missed` is right; the counter that patches raise is their number |
+//! | presence | nobody comes who is there, is away or back who is not, or leaves twice; the list at the end is what the events say |
+//! | goodbye | who never came back is told `away` once and `left` once; who came back, neither |
 //! | back | at the end everyone is at the head of each of its rooms, and every command has its answer |
 //! | bars | what the scenario promises of times |
 
+mod presence;
 mod streams;
 mod tables;
 #[cfg(test)]
@@ -28,6 +31,7 @@ use super::{
     journal::{self, Entry},
 };
 
+pub use presence::NODE_DIED;
 pub use streams::{Reading, STAYED_AWAY};
 pub use times::{FROZEN, STOPPED_READING, SUBSCRIPTION_CUT, Spread};
 
@@ -49,6 +53,10 @@ pub struct Promise {
     pub repair_p99_ms: Option<f64>,
     /// By how much the other clients' p99 of delivery may grow from the phase `before` to the phase `during`.
     pub others_times: Option<f64>,
+    /// Milliseconds from a gateway's death until all who never come back have been told `away`.
+    pub away_ms: Option<f64>,
+    /// Presence events that tell of them as away, at most.
+    pub away_events: Option<f64>,
 }
 
 /// What is known of a run before it begins.
@@ -99,6 +107,12 @@ pub enum Rule {
     Discontinuity,
     /// `missed` is not the number of missed events.
     Miscounted,
+    /// Presence events contradict each other, or the list of members.
+    Presence,
+    /// One who never came back was not told `away` once and `left` once.
+    NoGoodbye,
+    /// One who was there, or came back, was told `away` or `left`.
+    FalseGoodbye,
     /// A client is not at the head of its room at the end.
     DidNotComeBack,
     /// A command without an answer.
@@ -130,6 +144,9 @@ impl fmt::Display for Rule {
             Self::WrongAck => "wrong ack",
             Self::Discontinuity => "discontinuity",
             Self::Miscounted => "miscounted",
+            Self::Presence => "presence",
+            Self::NoGoodbye => "no goodbye",
+            Self::FalseGoodbye => "false goodbye",
             Self::DidNotComeBack => "did not come back",
             Self::Unanswered => "unanswered",
             Self::Refused => "refused",

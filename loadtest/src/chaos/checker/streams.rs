@@ -1,6 +1,6 @@
 //! Reads histories line by line: each client's stream in each room, and what all of them say of each place.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
     Rule, RunInfo, Violations,
@@ -21,6 +21,10 @@ pub struct Reading {
     pub(super) commands: Vec<Command>,
     pub(super) clients: BTreeMap<u32, Client>,
     pub(super) apart: HashSet<u32>,
+    /// Those of them who never come back.
+    pub(super) gone: BTreeSet<u32>,
+    /// When a presence event came to the last of those who are not apart, by room and `seq`.
+    pub(super) told: HashMap<(u32, u64), u64>,
     pub(super) places: HashMap<(u32, u32), BTreeMap<u64, Seen>>,
     pub(super) bridges: Vec<Bridge>,
     pub(super) truth: HashMap<u32, Truth>,
@@ -42,6 +46,8 @@ impl Reading {
             commands: Vec::new(),
             clients: BTreeMap::new(),
             apart: HashSet::new(),
+            gone: BTreeSet::new(),
+            told: HashMap::new(),
             places: HashMap::new(),
             bridges: Vec::new(),
             truth: HashMap::new(),
@@ -54,8 +60,17 @@ impl Reading {
 
     /// A line of the journal.
     pub fn entry(&mut self, entry: Entry) {
-        if let Act::Apart { clients, .. } = &entry.what {
-            self.apart.extend(clients);
+        match &entry.what {
+            Act::Apart { clients, .. } => self.apart.extend(clients),
+            Act::Gone { clients } => {
+                self.apart.extend(clients);
+                self.gone.extend(clients);
+            }
+            Act::Fault { .. }
+            | Act::Measure { .. }
+            | Act::Never { .. }
+            | Act::Phase { .. }
+            | Act::Note { .. } => {}
         }
         self.entries.push(entry);
     }
@@ -86,7 +101,19 @@ impl Reading {
                 seq,
                 token,
                 digest,
-            } => self.audited_event(&room, seq, token.as_deref(), digest),
+                presence,
+            } => {
+                self.audited_event(&room, seq, token.as_deref(), digest);
+                let room = self.rooms.number(&room);
+                let truth = self.truth.entry(room).or_default();
+                if let Some(presence) = presence.filter(|_| seq <= truth.head) {
+                    truth.presence.push((seq, presence));
+                }
+            }
+            Audited::Users { room, users } => {
+                let room = self.rooms.number(&room);
+                self.truth.entry(room).or_default().users = Some(users);
+            }
             Audited::Unreadable { room, why } => {
                 self.violations
                     .add(Rule::Unreadable, || format!("room {room} at the end: {why}"));
@@ -393,6 +420,10 @@ impl Reading {
             self.violations.add(rule, || {
                 format!("client {client}, room {name}, at {at} µs: seq {seq} in place of {expected}")
             });
+        }
+        if event.of == "presence" && !self.apart.contains(&client) {
+            let told = self.told.entry((room, seq)).or_default();
+            *told = at.max(*told);
         }
         stretch.last = stretch.last.max(seq);
         stretch.events.push((seq, digest));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::chaos::history::Since;
+use crate::chaos::{history::Since, wire::Presence};
 
 /// Names are looked up once and are numbers from then on.
 #[derive(Debug, Default)]
@@ -99,6 +99,10 @@ pub(super) struct Truth {
     pub(super) digests: BTreeMap<u64, u64>,
     /// Where each command stands.
     pub(super) tokens: HashMap<u32, u64>,
+    /// What presence events say, with their `seq`.
+    pub(super) presence: Vec<(u64, Presence)>,
+    /// The list of members: each, and whether it is away.
+    pub(super) users: Option<Vec<(String, bool)>>,
 }
 
 /// Where a client's epoch changed and its order went on: room, old, new, and the last `seq` of the old.

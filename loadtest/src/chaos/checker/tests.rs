@@ -1,5 +1,7 @@
 //! Each rule on a small history written by hand: one that keeps it, one that breaks it.
 
+mod presence;
+
 use super::{Promise, Reading, Report, Rule, RunInfo};
 use crate::chaos::{
     audit::Audited,
@@ -206,6 +208,7 @@ impl Run {
                 seq: at as u64 + 1,
                 token: Some((*token).to_owned()),
                 digest: digest(token),
+                presence: None,
             });
         }
         self

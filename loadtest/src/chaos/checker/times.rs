@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    Figure, Rule,
+    Figure, Rule, presence,
     streams::Reading,
     tables::{Client, Command},
 };
@@ -63,6 +63,7 @@ fn phase(reading: &Reading, wanted: &str) -> Option<(u64, u64)> {
         | Act::Measure { .. }
         | Act::Never { .. }
         | Act::Note { .. }
+        | Act::Gone { .. }
         | Act::Apart { .. } => None,
     });
     let from = phases.by_ref().find(|(_, name)| *name == wanted)?.0;
@@ -82,6 +83,7 @@ fn faults(reading: &Reading) -> Vec<(u64, String, usize)> {
         | Act::Never { .. }
         | Act::Phase { .. }
         | Act::Note { .. }
+        | Act::Gone { .. }
         | Act::Apart { .. } => None,
     });
     faults.collect()
@@ -179,6 +181,9 @@ pub(super) fn judge(reading: &mut Reading) -> Vec<Figure> {
                 Some(bar),
             );
         }
+    }
+    for (what, value, unit, bar) in presence::deaths(reading) {
+        add(&what, value, unit, bar);
     }
     let figures: Vec<Figure> = figures.into_values().collect();
     for text in never {

@@ -17,6 +17,7 @@ impl Reading {
         self.judge_commands();
         self.judge_counters();
         self.judge_ends();
+        self.judge_presence();
         self.judge_damage();
         let figures = times::judge(&mut self);
         let mut faults = BTreeMap::new();
@@ -26,6 +27,7 @@ impl Reading {
                 Act::Fault { what, .. } => *faults.entry(what.clone()).or_default() += 1,
                 Act::Note { text } => notes.push(text.clone()),
                 Act::Apart { clients, why } => notes.push(format!("{} clients apart: {why}", clients.len())),
+                Act::Gone { clients } => notes.push(format!("{} clients never come back", clients.len())),
                 Act::Measure { .. } | Act::Never { .. } | Act::Phase { .. } => {}
             }
         }
@@ -81,6 +83,7 @@ impl Reading {
             | Act::Never { .. }
             | Act::Phase { .. }
             | Act::Note { .. }
+            | Act::Gone { .. }
             | Act::Apart { .. } => None,
         });
         rooms.collect()

@@ -2,6 +2,7 @@
 
 mod gateways;
 mod load;
+mod node_dies;
 mod redis;
 mod rooms;
 
@@ -113,6 +114,8 @@ pub struct Scenario {
     pub padding: usize,
     /// The clients' receive buffer, bytes.
     pub receive_buffer: Option<u32>,
+    /// Which gateway a client begins on, given its number, and how many clients and gateways there are; any, without.
+    pub begins_on: Option<fn(usize, usize, usize) -> usize>,
     /// Settings of the gateways.
     pub settings: &'static [(&'static str, &'static str)],
     /// What is done.
@@ -130,6 +133,8 @@ const USUAL: Scenario = Scenario {
         elsewhere_ms: None,
         repair_p99_ms: None,
         others_times: None,
+        away_ms: None,
+        away_events: None,
     },
     append: Append::No,
     replica: false,
@@ -139,6 +144,7 @@ const USUAL: Scenario = Scenario {
     rate: 0.5,
     padding: 0,
     receive_buffer: None,
+    begins_on: None,
     settings: &[],
     run: gateways::calm,
 };
@@ -269,6 +275,28 @@ pub fn all() -> Vec<Scenario> {
             },
             seconds: 30,
             run: rooms::damaged,
+            ..USUAL
+        },
+        Scenario {
+            name: "node-dies",
+            about: "kill -9 of a gateway with 1,000 members of a room, for good; half come back elsewhere: away, then left",
+            promise: Promise {
+                away_ms: Some(15_000.0),
+                away_events: Some(20.0),
+                ..USUAL.promise
+            },
+            clients: 1_020,
+            rooms: 1,
+            seconds: 5,
+            rate: 0.02,
+            begins_on: Some(node_dies::begins_on),
+            // A room of so many would count only.
+            settings: &[
+                ("PRESENCE_GRACE_SECONDS", "5"),
+                ("SWEEP_INTERVAL_SECONDS", "2"),
+                ("PRESENCE_FULL_MEMBERS", "5000"),
+            ],
+            run: node_dies::run,
             ..USUAL
         },
         Scenario {
