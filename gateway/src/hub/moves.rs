@@ -140,7 +140,7 @@ impl Moves {
         let mut due: Vec<(usize, &mut Place)> = Vec::new();
         for (user, place) in &mut self.places {
             if place.tick == now {
-                due.push((user.as_str().len() + place.position.len() + 4, place));
+                due.push((bytes_of(user, &place.position), place));
             }
         }
         let all = due.iter().map(|(bytes, _)| bytes).sum();
@@ -295,14 +295,13 @@ impl Moves {
         places.sort_unstable_by_key(|(_, place)| place.tick);
         let (mut moved, mut up_to) = (Moved::new(room), now);
         for (at, (user, place)) in places.iter().enumerate() {
-            // Each tick by itself fits.
+            // Two ticks always fit, so that whoever is behind gains one with each.
             let begins = at > 0 && places[at - 1].1.tick < place.tick;
             let tick = places[at..]
                 .iter()
                 .take_while(|(_, other)| other.tick == place.tick);
-            if begins
-                && moved.len() + tick.map(|(_, other)| other.position.len() + 64).sum::<usize>() > MAX_BYTES
-            {
+            let bytes: usize = tick.map(|(user, other)| bytes_of(user, &other.position)).sum();
+            if begins && moved.len() + bytes > 2 * MAX_BYTES {
                 up_to = places[at - 1].1.tick;
                 break;
             }
@@ -310,6 +309,11 @@ impl Moves {
         }
         (moved, up_to)
     }
+}
+
+/// What a user's place takes of a frame, about.
+fn bytes_of(user: &UserId, position: &JsonText) -> usize {
+    user.as_str().len() + position.len() + 4
 }
 
 /// What has moved, for several members.
@@ -424,24 +428,37 @@ pub fn positions_frame(room: &RoomId, positions: &[(String, Bytes)], user: &str)
     })
 }
 
-/// Gives each member what has moved since it was last served, up to the tick `now`. The last tick that all have got.
+/// How far all members have got.
+pub(super) struct Served {
+    /// The last tick whose places all have.
+    pub(super) tick: u64,
+    /// All have the occupancy that was told last.
+    pub(super) told: bool,
+}
+
+/// Gives each member what has moved since it was last served, up to the tick `now`.
 pub(super) fn serve(
     moves: Option<&Moves>,
     occupancy: Option<&Told>,
     room: &RoomId,
     members: &mut [Member],
     now: u64,
-) -> u64 {
+) -> Served {
     // By the tick up to which members are served: nearly all are up to the same.
     let mut built: HashMap<u64, (Moved<'_>, u64)> = HashMap::new();
-    let (mut all, mut sent) = (now, 0);
+    let mut all = Served {
+        tick: now,
+        told: true,
+    };
+    let mut sent = 0;
     for member in members.iter_mut().filter(|member| !member.awaits) {
         if member.served == now {
             continue;
         }
         let outbox = &member.client.outbox;
         if outbox.lags() {
-            all = all.min(member.served);
+            all.tick = all.tick.min(member.served);
+            all.told &= occupancy.is_none_or(|told| told.tick <= member.told);
             continue;
         }
         let (frame, up_to) = match moves {
@@ -458,12 +475,13 @@ pub(super) fn serve(
             frame.push(outbox);
             sent += 1;
         }
-        if let Some(told) = occupancy.filter(|told| told.tick > member.served && up_to == now) {
+        if let Some(told) = occupancy.filter(|told| told.tick > member.told) {
             outbox.push(told.frame.clone());
+            member.told = told.tick;
             sent += 1;
         }
         member.served = up_to;
-        all = all.min(up_to);
+        all.tick = all.tick.min(up_to);
     }
     metrics().moves_frames.increment(sent);
     all
@@ -655,7 +673,7 @@ mod tests {
         let (mut served, mut frames, mut got) = (0, 0, HashMap::new());
         while served < 20 {
             let (moved, up_to) = moves.since(&room, served, 20);
-            assert!(moved.len() <= MAX_BYTES && up_to > served);
+            assert!(moved.len() <= 2 * MAX_BYTES && up_to > served);
             moved
                 .ranges
                 .keys()
@@ -663,6 +681,26 @@ mod tests {
             (served, frames) = (up_to, frames + 1);
         }
         assert!(frames <= 5 && got.values().all(|times| *times == 1), "{frames}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_behind_a_crowd_that_does_not_rest_catches_up() {
+        let (room, mut moves) = (RoomId::new("r").unwrap(), Moves::new());
+        let large = place(&format!("{{\"p\":\"{}\"}}", "x".repeat(500)));
+        let users: Vec<UserId> = (0..120).map(|n| user(&format!("u{n}"))).collect();
+        let (mut served, mut behind) = (0, Vec::new());
+        for now in 1..=12 {
+            // They fill each tick, and somebody moves once and rests.
+            users.iter().for_each(|user| moves.own(user, large.clone(), now));
+            moves.own(&user(&format!("rests{now}")), large.clone(), now);
+            moves.settle(now);
+            // One that has missed six ticks.
+            if now > 6 {
+                served = moves.since(&room, served, now).1;
+                behind.push(now - served);
+            }
+        }
+        assert_eq!(behind.last(), Some(&0), "{behind:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ use super::{
     client::Client,
     frame::{text_frame, text_frames},
     membership::Membership,
-    moves::{Moves, Published, Ticked, Told, serve},
+    moves::{Moves, Published, Served, Ticked, Told, serve},
     recent::{Recent, RecentBytes},
 };
 use crate::{
@@ -101,8 +101,10 @@ pub(super) struct Member {
     membership: Arc<Membership>,
     /// Its past has ended: it gets nothing before its picture.
     pub(super) awaits: bool,
-    /// The last tick whose frames it has.
+    /// The last tick whose places it has.
     pub(super) served: u64,
+    /// The tick of the last occupancy that it has.
+    pub(super) told: u64,
     /// The member has everything up to this, whatever is still on its way to this node.
     from: u64,
 }
@@ -397,6 +399,7 @@ impl LocalRoom {
                     membership,
                     awaits: false,
                     served,
+                    told: 0,
                     from,
                 });
             }
@@ -610,7 +613,10 @@ impl Inner {
             .as_mut()
             .map_or(0, |moves| moves.settle(self.tick));
         let served = if ephemeral.moves.is_none() && ephemeral.told.is_none() {
-            self.tick
+            Served {
+                tick: self.tick,
+                told: true,
+            }
         } else {
             serve(
                 ephemeral.moves.as_ref(),
@@ -621,7 +627,7 @@ impl Inner {
             )
         };
         let connections = self.members.len();
-        if ephemeral.told.as_ref().is_some_and(|told| told.tick <= served) {
+        if served.told {
             ephemeral.told = None;
         }
         let mut ticked = Ticked::default();
@@ -631,7 +637,7 @@ impl Inner {
             ticked.publish = moves.publish(instance, connections);
             ephemeral.instance = Some(instance.clone());
             ticked.write = moves.write(now);
-            moves.let_go(if connections == 0 { self.tick } else { served }, now);
+            moves.let_go(if connections == 0 { self.tick } else { served.tick }, now);
             if moves.is_empty() {
                 ephemeral.moves = None;
             }

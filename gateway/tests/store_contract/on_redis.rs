@@ -171,6 +171,29 @@ async fn every_key_has_a_life_after_every_operation() {
 }
 
 #[tokio::test]
+async fn places_have_a_life_whoever_comes_and_goes() {
+    let (node, room) = (node::<Redis>().await, new_room());
+    node.apply(&room, vec![enter("u1", 1), enter("u2", 2)]).await;
+    let moved = |id: &str| positions(&[(id, "{\"x\":1}")]);
+    let [.., places, _] = keys::room(&room);
+    // The only place goes, and comes again, in all ways.
+    for (batch, there) in [
+        (vec![moved("u1"), leave("u1", 1)], false),
+        (vec![moved("u2")], true),
+        (vec![enter("u1", 1), moved("u1"), leave("u2", 2)], true),
+        (vec![leave("u1", 1), enter("u1", 1), moved("u1")], true),
+        (vec![leave("u1", 1), enter("u1", 1)], false),
+        (vec![moved("u1")], true),
+        (vec![moved("u1"), leave("u1", 1), enter("u1", 1)], false),
+        (vec![moved("u1")], true),
+    ] {
+        node.apply(&room, batch.clone()).await;
+        assert_eq!(exists(&places), there, "{batch:?}");
+        check_keys(&room, 3595, 3661);
+    }
+}
+
+#[tokio::test]
 async fn a_room_ends_unless_it_is_used() {
     let ms = Duration::from_millis;
     let limits = StoreLimits {

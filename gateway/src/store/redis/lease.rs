@@ -74,9 +74,13 @@ impl Lease {
     }
 
     /// The renewal. Dead nodes are looked for only by one that has held its own lease for a while: after an outage of
-    /// Redis all leases have ended, and each node is given the time to renew its own.
+    /// Redis all leases have ended, and each node is given the time to renew its own. So also after it has stood still
+    /// itself: others may have done so with it.
     pub(super) fn renewal(&self, look: bool) -> Command {
-        let inner = self.inner.lock();
+        let mut inner = self.inner.lock();
+        if inner.renewed.is_none_or(|at| at.elapsed() > self.length * 2 / 5) {
+            inner.steady = None;
+        }
         let patience = self.length * 3 / 5;
         let look = look && inner.steady.is_some_and(|since| since.elapsed() >= patience);
         index(
@@ -330,6 +334,15 @@ mod tests {
         assert!(lease.was_lost() && !lease.was_lost());
     }
 
+    /// Renews the lease in time, so often.
+    async fn hold(lease: &Lease, times: usize) {
+        for _ in 0..times {
+            tokio::time::advance(Duration::from_secs(2)).await;
+            let _ = asked(lease);
+            assert!(matches!(lease.renewed(answer(2, &[])), Ok(Renewed::Held(_))));
+        }
+    }
+
     /// Whether a renewal looks for dead nodes, and what it says of the life before.
     fn asked(lease: &Lease) -> (bool, String) {
         let (_, args) = lease.renewal(true);
@@ -345,7 +358,7 @@ mod tests {
         assert!(matches!(lease.renewed(answer(2, &[])), Ok(Renewed::Held(_))));
         assert!(lease.is_taken());
         assert_eq!(asked(&lease), (false, String::new()));
-        tokio::time::advance(Duration::from_secs(6)).await;
+        hold(&lease, 3).await;
         assert!(asked(&lease).0);
         assert_eq!(held(&lease, answer(2, &["gw-2~x"])).unwrap(), ["gw-2~x"]);
         // Redis was away: whoever was there then is given time.
@@ -353,7 +366,14 @@ mod tests {
         assert!(!asked(&lease).0);
         assert!(matches!(lease.renewed(answer(1, &[])), Ok(Renewed::Held(_))));
         assert!(!asked(&lease).0);
-        tokio::time::advance(Duration::from_secs(6)).await;
+        hold(&lease, 3).await;
+        assert!(asked(&lease).0);
+        // It stood still itself, for less than a lease.
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(!asked(&lease).0);
+        hold(&lease, 2).await;
+        assert!(!asked(&lease).0);
+        hold(&lease, 2).await;
         assert!(asked(&lease).0);
     }
 

@@ -106,6 +106,7 @@ local function write_marks(c)
       if c.places[id] then set[n + 1], set[n + 2], n = id, c.places[id], n + 2 end
     end
     if n > 0 then many(call, 'HSET', c.keys[POSITIONS], set, n) end
+    c.placed = n > 0
   end
   if c.departed then
     local del, n = {}, 0
@@ -161,9 +162,10 @@ local function renew(c)
     live = c.members > 0 and covered(c, covered(c, live, 'u'), 'e') or gsub(live, '[ue]', '')
   end
   if c.away_any then live = c.away_set and covered(c, live, 'a') or gsub(live, 'a', '') end
-  if c.moved then
+  if c.placed then
     live = covered(c, live, 'p')
   elseif c.touched_any then
+    -- Somebody may have left, and the last place with it.
     live = gsub(live, 'p', '')
   end
   if c.state_set then live = covered(c, live, 's') end
