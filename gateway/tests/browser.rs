@@ -88,7 +88,7 @@ async fn the_page_tells_the_truth_of_those_who_are_lost() {
     let short = [
         ("PRESENCE_GRACE_SECONDS", "1"),
         ("SWEEP_INTERVAL_SECONDS", "1"),
-        ("NODE_LEASE_SECONDS", "2"),
+        ("NODE_LEASE_SECONDS", "4"),
     ];
     run(&["loss.test.mjs"], &short).await;
 }

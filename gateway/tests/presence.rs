@@ -21,11 +21,11 @@ use support::{
 };
 use tokio::time::Instant;
 
-const GRACE_MS: u64 = 2_000;
+const GRACE_MS: u64 = 4_000;
 const SHORT: [(&str, &str); 3] = [
-    ("PRESENCE_GRACE_SECONDS", "2"),
+    ("PRESENCE_GRACE_SECONDS", "4"),
     ("SWEEP_INTERVAL_SECONDS", "1"),
-    ("NODE_LEASE_SECONDS", "2"),
+    ("NODE_LEASE_SECONDS", "5"),
 ];
 
 /// What a presence event says, each user by its id, one line for each.
@@ -347,7 +347,7 @@ async fn a_killed_node_loses_its_members_once() {
     let envs = [
         ("PRESENCE_GRACE_SECONDS", "4"),
         ("SWEEP_INTERVAL_SECONDS", "1"),
-        ("NODE_LEASE_SECONDS", "2"),
+        ("NODE_LEASE_SECONDS", "5"),
         ("PRESENCE_FULL_MEMBERS", "2000"),
     ];
     let cluster = Cluster::start(Store::Redis, 3, &envs).await;
@@ -477,7 +477,7 @@ async fn a_node_that_was_frozen_says_who_is_here() {
     let envs = [
         ("PRESENCE_GRACE_SECONDS", "60"),
         ("SWEEP_INTERVAL_SECONDS", "1"),
-        ("NODE_LEASE_SECONDS", "2"),
+        ("NODE_LEASE_SECONDS", "3"),
     ];
     let cluster = Cluster::start(Store::Redis, 2, &envs).await;
     let mut a = Watcher::join(&cluster, 0, "a", ROOM).await;

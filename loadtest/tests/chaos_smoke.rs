@@ -42,8 +42,8 @@ fn nothing_is_lost_and_nothing_is_done_twice() {
 fn node_dies(name: &str, more: &[&str]) -> (String, Option<i32>) {
     let mut args = vec!["--scenario", "node-dies", "--short", "--seconds", "1"];
     let quick = [
-        "NODE_LEASE_SECONDS=2",
-        "PRESENCE_GRACE_SECONDS=1",
+        "NODE_LEASE_SECONDS=4",
+        "PRESENCE_GRACE_SECONDS=2",
         "SWEEP_INTERVAL_SECONDS=1",
     ];
     for setting in quick.iter().chain(more) {

@@ -78,6 +78,8 @@ export function createSteering(box, plane, { at, size, go }) {
   });
   box.addEventListener('keyup', (event) => {
     fast = event.shiftKey;
+    // A Mac tells nothing of keys that are let go while Cmd is held.
+    if (event.key === 'Meta') release();
     held.delete(event.key);
   });
   box.addEventListener('blur', release);

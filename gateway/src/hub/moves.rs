@@ -240,13 +240,15 @@ impl Moves {
 
     /// The store has taken these, or not.
     pub(super) fn wrote(&mut self, users: &[(UserId, JsonText)], taken: bool) {
-        for (user, _) in users {
-            let Some(Source::Here { tell, write }) = self.places.get_mut(user).map(|place| &mut place.source)
-            else {
+        for (user, position) in users {
+            let Some(place) = self.places.get_mut(user) else {
                 continue;
             };
-            // Else it has moved again meanwhile.
-            if *write == Writing::UnderWay {
+            // Else it has moved again meanwhile, and the next write is what counts.
+            if let Source::Here { tell, write } = &mut place.source
+                && *write == Writing::UnderWay
+                && place.position == *position
+            {
                 *write = if taken { Writing::Done } else { Writing::Due };
                 if taken && *tell == Tell::Nothing {
                     *tell = Tell::Again;
@@ -296,12 +298,14 @@ impl Moves {
         let (mut moved, mut up_to) = (Moved::new(room), now);
         for (at, (user, place)) in places.iter().enumerate() {
             // Two ticks always fit, so that whoever is behind gains one with each.
+            let bytes_of_tick = || -> usize {
+                let tick = places[at..]
+                    .iter()
+                    .take_while(|(_, other)| other.tick == place.tick);
+                tick.map(|(user, other)| bytes_of(user, &other.position)).sum()
+            };
             let begins = at > 0 && places[at - 1].1.tick < place.tick;
-            let tick = places[at..]
-                .iter()
-                .take_while(|(_, other)| other.tick == place.tick);
-            let bytes: usize = tick.map(|(user, other)| bytes_of(user, &other.position)).sum();
-            if begins && moved.len() + bytes > 2 * MAX_BYTES {
+            if begins && moved.len() + bytes_of_tick() > 2 * MAX_BYTES {
                 up_to = places[at - 1].1.tick;
                 break;
             }
@@ -728,6 +732,19 @@ mod tests {
             payload::parse(&once_more),
             Some(payload::Payload::Moves { moves, again, .. }) if moves.is_empty() && again.len() == 1
         ));
+        // A write that took longer than the pause between two: what it says is not said of the later one.
+        moves.own(&user("a"), place("3"), 2);
+        tokio::time::advance(WRITE).await;
+        let slow = moves.write(Instant::now());
+        moves.own(&user("a"), place("4"), 2);
+        tokio::time::advance(WRITE).await;
+        let later = moves.write(Instant::now());
+        moves.wrote(&slow, true);
+        moves.wrote(&later, false);
+        tokio::time::advance(WRITE).await;
+        assert_eq!(moves.write(Instant::now()), later);
+        moves.wrote(&later, true);
+        moves.publish("i", 1).unwrap();
         tokio::time::advance(KEPT).await;
         moves.let_go(1, Instant::now());
         assert!(!moves.is_empty(), "somebody has not got it yet");

@@ -268,11 +268,6 @@ impl LocalRoom {
             .push(client.clone());
     }
 
-    /// How many members the room has, where it counts; as the store's log was asked.
-    pub fn counted(&self, members: Option<u64>) {
-        self.inner.lock().counted(members);
-    }
-
     /// Whether there is something for [`LocalRoom::tick`] and nobody who calls it: the caller is to, at once, and then as
     /// each answer says.
     pub fn claim_ticking(&self) -> bool {

@@ -120,7 +120,7 @@ async fn bury(rooms: Arc<Rooms>, node: String) {
             Ok(some) => some,
             // The claim ends, and whoever looks then goes on.
             Err(error) => {
-                tracing::warn!(node, %error, "a dead node's members are left to another node");
+                tracing::warn!(node, %error, "what is left of a dead node's members is taken out later");
                 return;
             }
         };
@@ -129,22 +129,26 @@ async fn bury(rooms: Arc<Rooms>, node: String) {
             let (rooms, node) = (rooms.clone(), node.clone());
             work.spawn(async move { (bury_in(&rooms, &room, &node).await, room) });
         }
-        let (mut done, mut away_store) = (Vec::new(), None);
+        let (mut done, mut failed) = (Vec::new(), None);
         while let Some(joined) = work.join_next().await {
             let Ok((outcome, room)) = joined else { continue };
             match outcome {
-                Ok(gone) => (count, away) = (count + 1, away + gone),
-                Err(error @ (StoreError::Unavailable(_) | StoreError::Timeout(_))) => {
-                    away_store = Some(error);
-                    continue;
+                Ok(gone) => {
+                    (count, away) = (count + 1, away + gone);
+                    done.push(room);
                 }
-                Err(error) => tracing::error!(node, %room, %error, "a room keeps a dead node's members"),
+                Err(error @ (StoreError::Unavailable(_) | StoreError::Timeout(_))) => failed = Some(error),
+                Err(error) => {
+                    tracing::error!(node, %room, %error, "a room keeps a dead node's members for now");
+                    failed = Some(error);
+                }
             }
-            done.push(room);
         }
+        let none_done = done.is_empty();
         let struck = rooms.store.buried(&node, done).await;
-        if let Some(error) = away_store.or(struck.err()) {
-            tracing::warn!(node, %error, "a dead node's members are left to another node");
+        // The claim ends, and whoever looks then goes on with what is left.
+        if let Some(error) = struck.err().or(failed.filter(|_| none_done)) {
+            tracing::warn!(node, %error, "what is left of a dead node's members is taken out later");
             return;
         }
     }

@@ -195,9 +195,6 @@ pub(super) fn complete(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, tail: &Tail, 
                 metrics().repairs.increment(1);
                 tracing::info!(room = %local.id(), events = joined.missed.len(), "missed events were fetched");
             }
-            // Numbers of members may have been missed, too.
-            local.counted(joined.occupancy);
-            moves::start(rooms, local);
             local.repair(since, &joined.epoch, &joined.missed)
         }
         Ok(Done::Joined(joined)) if joined.epoch != since.epoch => {

@@ -1,5 +1,5 @@
 // What the page shows when users are lost for good: see page.test.mjs for how to run it. Besides two gateways this wants
-// the settings PRESENCE_GRACE_SECONDS=1, SWEEP_INTERVAL_SECONDS=1 and NODE_LEASE_SECONDS=2, and in ROOMGATE_PIDS the
+// the settings PRESENCE_GRACE_SECONDS=1, SWEEP_INTERVAL_SECONDS=1 and NODE_LEASE_SECONDS=4, and in ROOMGATE_PIDS the
 // gateways' processes, of which the second is killed.
 
 import assert from 'node:assert/strict';

@@ -16,6 +16,8 @@ use crate::{random, store::StoreError};
 
 /// How long a claim on a dead node holds: the time that its rooms take, with much to spare.
 const CLAIM: Duration = Duration::from_secs(15);
+/// How long a claim on a room holds from a step of its sweep that was not the last.
+const NEXT_STEP: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub(super) struct Lease {
@@ -245,7 +247,7 @@ pub(super) fn swept(room: &RoomId, next: Option<u64>) -> Command {
 
 /// A sweep of `room` goes on.
 pub(super) fn still_sweeping(room: &RoomId) -> Command {
-    index(keys::DUE, &["still", room.as_str(), &ms(CLAIM)])
+    index(keys::DUE, &["still", room.as_str(), &ms(NEXT_STEP)])
 }
 
 /// Rooms in which something is due.
