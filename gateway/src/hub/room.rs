@@ -4,26 +4,25 @@
 //! until the room has been compared with the store: see [`LocalRoom::repair`]. Joins hold a copy of what arrives while
 //! the store makes their picture, and get the rest of it behind the picture.
 
+mod ephemeral;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use roomgate_shared::{
     ids::{RoomId, UserId},
-    protocol::{
-        JsonText,
-        command::Since,
-        event::{PresenceChange, ServerFrame, epoch_text, occupancy_text},
-    },
+    protocol::{JsonText, command::Since, event::epoch_text},
 };
 use tokio::time::Instant;
 
+use self::ephemeral::Ephemeral;
 use super::{
     chunk::Chunk,
     client::Client,
-    frame::{text_frame, text_frames},
+    frame::text_frames,
     membership::Membership,
-    moves::{Moves, Published, Served, Ticked, Told, serve},
+    moves::{Published, Ticked},
     recent::{Recent, RecentBytes},
 };
 use crate::{
@@ -36,9 +35,6 @@ use crate::{
 
 /// Most bytes of events kept while a room is repaired: the store's log has them, too.
 const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
-
-/// Least time between two `occupancy` frames.
-const OCCUPANCY: Duration = Duration::from_secs(1);
 
 /// Whether a payload shows that events were missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,23 +73,6 @@ struct Inner {
     ephemeral: Option<Box<Ephemeral>>,
     /// Ticks so far.
     tick: u64,
-}
-
-/// What is on its way to members outside of the order; while nothing is, there is none.
-#[derive(Default)]
-struct Ephemeral {
-    moves: Option<Moves>,
-    /// Whose moves wait for the next tick, once for each.
-    movers: Vec<Arc<Client>>,
-    /// How many members the room has, where it counts: not told yet.
-    members: Option<u64>,
-    /// What has been told last, while some member may not have got it.
-    told: Option<Told>,
-    told_at: Option<Instant>,
-    /// The name under which this node last published.
-    instance: Option<Arc<str>>,
-    /// Somebody ticks.
-    ticking: bool,
 }
 
 pub(super) struct Member {
@@ -532,124 +511,6 @@ impl LocalRoom {
 }
 
 impl Inner {
-    fn moves(&mut self) -> &mut Moves {
-        let ephemeral = self.ephemeral.get_or_insert_default();
-        ephemeral.moves.get_or_insert_with(Moves::new)
-    }
-
-    fn counted(&mut self, members: Option<u64>) {
-        match members {
-            Some(_) if self.members.is_empty() => {}
-            Some(_) => self.ephemeral.get_or_insert_default().members = members,
-            None => {
-                if let Some(ephemeral) = self.ephemeral.as_mut() {
-                    (ephemeral.members, ephemeral.told) = (None, None);
-                }
-            }
-        }
-    }
-
-    /// Users that have left are not to be told of as moving any more.
-    fn forget_departed(&mut self, events: &[&[u8]]) {
-        let Some(moves) = self
-            .ephemeral
-            .as_mut()
-            .and_then(|ephemeral| ephemeral.moves.as_mut())
-        else {
-            return;
-        };
-        let departures = memchr::memmem::Finder::new(br#""left":[{"user":"#);
-        let is_presence = |event: &&&[u8]| event.starts_with(br#"{"type":"presence""#);
-        for event in events.iter().filter(is_presence) {
-            if departures.find(event).is_some()
-                && let Ok(frame) = serde_json::from_slice::<ServerFrame>(event)
-                && let Ok(change) = serde_json::from_value::<PresenceChange>(frame.data)
-            {
-                change.left.iter().for_each(|left| moves.left(&left.user));
-            }
-        }
-    }
-
-    fn published(&mut self, published: &Published<'_>) {
-        if self.members.is_empty() {
-            return;
-        }
-        let ephemeral = self.ephemeral.as_deref();
-        let own = ephemeral
-            .and_then(|ephemeral| ephemeral.instance.as_ref())
-            .is_some_and(|own| **own == *published.instance);
-        if own && ephemeral.is_none_or(|ephemeral| ephemeral.moves.is_none()) {
-            return;
-        }
-        let tick = self.tick + 1;
-        self.moves().published(published, own, tick);
-    }
-
-    fn tick(&mut self, room: &RoomId, usual: Duration, instance: &Arc<str>) -> Ticked {
-        let Some(ephemeral) = self.ephemeral.as_mut() else {
-            return Ticked::default();
-        };
-        let now = Instant::now();
-        self.tick += 1;
-        for client in std::mem::take(&mut ephemeral.movers) {
-            client.end_move();
-        }
-        if ephemeral.told_at.is_none_or(|at| now - at >= OCCUPANCY)
-            && let Some(members) = ephemeral.members.take()
-        {
-            ephemeral.told_at = Some(now);
-            ephemeral.told = Some(Told {
-                tick: self.tick,
-                frame: text_frame(&occupancy_text(room, members)),
-            });
-        }
-        let bytes = ephemeral
-            .moves
-            .as_mut()
-            .map_or(0, |moves| moves.settle(self.tick));
-        let served = if ephemeral.moves.is_none() && ephemeral.told.is_none() {
-            Served {
-                tick: self.tick,
-                told: true,
-            }
-        } else {
-            serve(
-                ephemeral.moves.as_ref(),
-                ephemeral.told.as_ref(),
-                room,
-                &mut self.members,
-                self.tick,
-            )
-        };
-        let connections = self.members.len();
-        if served.told {
-            ephemeral.told = None;
-        }
-        let mut ticked = Ticked::default();
-        let mut wait = usual;
-        if let Some(moves) = ephemeral.moves.as_mut() {
-            wait = moves.width(usual, connections, bytes);
-            ticked.publish = moves.publish(instance, connections);
-            ephemeral.instance = Some(instance.clone());
-            ticked.write = moves.write(now);
-            moves.let_go(if connections == 0 { self.tick } else { served.tick }, now);
-            if moves.is_empty() {
-                ephemeral.moves = None;
-            }
-        }
-        let told_lately = ephemeral.told_at.is_some_and(|at| now - at < OCCUPANCY);
-        if ephemeral.moves.is_none()
-            && ephemeral.told.is_none()
-            && ephemeral.members.is_none()
-            && !told_lately
-        {
-            self.ephemeral = None;
-        } else {
-            ticked.wait = Some(wait);
-        }
-        ticked
-    }
-
     /// The room is at `seq` of `epoch`, whatever was before.
     fn start(&mut self, epoch: &str, seq: u64) {
         let before = std::mem::replace(&mut self.epoch, epoch.into());

@@ -1,26 +1,26 @@
 //! One batch of operations on a room.
 
-use std::collections::BTreeMap;
+mod members;
 
 use bytes::Bytes;
 use roomgate_shared::{
-    ids::{ConnectionId, UserId},
+    ids::UserId,
     protocol::{
-        ErrorCode, MAX_PRESENCE_BYTES, MAX_STATE_BYTES,
+        ErrorCode, MAX_STATE_BYTES,
         command::{Fields, Since},
         event::{self, EventType, event_text},
         json::{push_str, quoted},
     },
 };
 
+use self::members::{Presence, PresenceAck};
 use super::{
     commands::First,
     no_room, pages,
-    room::{Room, User, push_object},
+    room::{Room, push_object},
 };
 use crate::store::{
-    Buried, CommandKey, Done, Join, Joined, Op, Positions, PresenceMode, Refusal, Reply, Returning,
-    StoreLimits, Swept, payload,
+    Buried, CommandKey, Done, Joined, Op, Positions, PresenceMode, Refusal, Reply, StoreLimits, payload,
 };
 
 /// Largest magnitude below which every integer is a double.
@@ -54,51 +54,6 @@ enum Picture {
         messages: usize,
     },
     Tail(Since),
-}
-
-/// A `presence` event to be.
-#[derive(Default)]
-struct Presence {
-    joined: Vec<String>,
-    updated: Vec<String>,
-    away: Vec<String>,
-    back: Vec<String>,
-    left: Vec<(String, &'static str)>,
-    /// Replies that tell the event's `seq`.
-    acks: Vec<PresenceAck>,
-}
-
-struct PresenceAck {
-    /// The reply's place.
-    at: usize,
-    /// The command to be remembered, and its user.
-    key: Option<(String, CommandKey)>,
-}
-
-impl Presence {
-    fn ids(&self) -> impl Iterator<Item = &String> {
-        let lists = [&self.joined, &self.updated, &self.away, &self.back];
-        let left = self.left.iter().map(|(id, _)| id);
-        lists.into_iter().flatten().chain(left)
-    }
-
-    fn names(&self, user: &str) -> bool {
-        self.ids().any(|id| id == user)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.ids().next().is_none()
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Change {
-    Joined,
-    Updated,
-    Away,
-    Back,
-    /// For this reason.
-    Left(&'static str),
 }
 
 impl<'a> Batch<'a> {
@@ -251,101 +206,6 @@ impl<'a> Batch<'a> {
         (published, replies)
     }
 
-    /// Turns the room to counts if it has become too large to tell who is there, or back. What it was turned to.
-    fn settle(&mut self) -> Option<PresenceMode> {
-        let (members, most) = (self.room.users.len() as u64, self.limits.full_members);
-        if self.limits.presence != PresenceMode::Full {
-            return None;
-        }
-        if self.telling == PresenceMode::Full && members > most {
-            self.telling = PresenceMode::Count;
-            self.room.counting = true;
-            return Some(self.telling);
-        }
-        if self.telling == PresenceMode::Count && members * 5 < most * 4 {
-            self.telling = PresenceMode::Full;
-            self.room.counting = false;
-            self.event(EventType::Presence, None, |_, room| {
-                format!(
-                    r#"{{"all":true,"joined":[{}]}}"#,
-                    pages::all_users(room).join(",")
-                )
-            });
-            return Some(self.telling);
-        }
-        None
-    }
-
-    fn sweep(&mut self) -> Swept {
-        let grace = self.limits.grace.as_millis() as u64;
-        let mut left = 0;
-        while let Some((since, id)) = self.room.aways.first().cloned()
-            && since + grace <= self.now
-        {
-            self.change(&id, Change::Left("timeout"));
-            self.room.remove(&id, since);
-            left += 1;
-        }
-        self.room.swept = self.now;
-        Swept {
-            left,
-            purged: self.purged,
-            now: self.now,
-            next: self.room.due(self.now, self.limits),
-        }
-    }
-
-    fn come_back(&mut self, member: Returning) {
-        let id = member.user.as_str();
-        match self.room.users.get(id) {
-            None => {
-                self.change(id, Change::Joined);
-                self.arrive(id, member.name, BTreeMap::new(), member.connection);
-            }
-            Some(user) if user.connections.contains(&member.connection) => {}
-            Some(user) => {
-                if user.away.is_some() {
-                    self.change(id, Change::Back);
-                }
-                self.connect(id, member.connection);
-            }
-        }
-        self.room.active = self.now;
-    }
-
-    /// A user becomes a member.
-    fn arrive(
-        &mut self,
-        id: &str,
-        name: String,
-        presence: BTreeMap<String, String>,
-        connection: ConnectionId,
-    ) {
-        let user = User {
-            name,
-            presence,
-            joined_at: self.now,
-            last_seen: self.now,
-            connections: [connection].into(),
-            away: None,
-        };
-        self.room.users.insert(id.to_owned(), user);
-        let members = self.room.users.len();
-        let activity = &mut self.room.activity;
-        activity.joins += 1;
-        activity.peak = activity.peak.max(members);
-    }
-
-    /// A member has one more connection.
-    fn connect(&mut self, id: &str, connection: ConnectionId) {
-        if let Some(user) = self.room.users.get_mut(id) {
-            user.last_seen = self.now;
-            user.connections.insert(connection);
-            let away = user.away.take();
-            self.room.set_away(id, away, None);
-        }
-    }
-
     /// Carries out a command that makes one event, unless it has happened before. `act` gives the state's version, if
     /// that has changed, and the ack.
     fn once(
@@ -404,217 +264,6 @@ impl<'a> Batch<'a> {
         room.log(self.now, text.clone(), self.limits);
         self.events.push(text);
         room.seq
-    }
-
-    /// Gathers a change of one user for the presence event; nothing in a room that does not tell who is there.
-    fn change(&mut self, user: &str, change: Change) {
-        if self.telling != PresenceMode::Full {
-            return;
-        }
-        if self.presence.names(user) {
-            self.flush_presence();
-        }
-        let list = match change {
-            Change::Joined => &mut self.presence.joined,
-            Change::Updated => &mut self.presence.updated,
-            Change::Away => &mut self.presence.away,
-            Change::Back => &mut self.presence.back,
-            Change::Left(reason) => return self.presence.left.push((user.to_owned(), reason)),
-        };
-        list.push(user.to_owned());
-    }
-
-    fn flush_presence(&mut self) {
-        let mut presence = std::mem::take(&mut self.presence);
-        if presence.is_empty() {
-            return;
-        }
-        let acks = std::mem::take(&mut presence.acks);
-        let seq = self.write_event(EventType::Presence, None, |_, room| {
-            let users = |list: &[String]| {
-                list.iter()
-                    .map(|id| room.user_text(id))
-                    .collect::<Vec<_>>()
-                    .join(",")
-            };
-            let ids = |list: &[String]| list.iter().map(|id| quoted(id)).collect::<Vec<_>>().join(",");
-            let left =
-                |(id, reason): &(String, &str)| format!(r#"{{"user":{},"reason":"{reason}"}}"#, quoted(id));
-            let parts = [
-                ("joined", users(&presence.joined)),
-                ("updated", users(&presence.updated)),
-                ("away", ids(&presence.away)),
-                ("back", ids(&presence.back)),
-                (
-                    "left",
-                    presence.left.iter().map(left).collect::<Vec<_>>().join(","),
-                ),
-            ];
-            let parts = parts.iter().filter(|(_, list)| !list.is_empty());
-            let lists: Vec<String> = parts.map(|(name, list)| format!("\"{name}\":[{list}]")).collect();
-            format!("{{{}}}", lists.join(","))
-        });
-        for PresenceAck { at, key } in acks {
-            self.replies[at] = Some(ack_seq(seq));
-            if let Some((user, key)) = key {
-                let first = First {
-                    seq,
-                    ts: self.now,
-                    version: 0,
-                };
-                self.room.commands.remember(&user, &key, first);
-            }
-        }
-    }
-
-    fn join(&mut self, join: Join) -> Option<Reply> {
-        let Join {
-            user: id,
-            name,
-            connection,
-            presence,
-            since,
-            messages,
-            ..
-        } = join;
-        let known = self.room.users.get(id.as_str());
-        let merged = match merge(known, presence, &[]) {
-            Ok(merged) => merged,
-            Err(refusal) => return Some(Err(refusal)),
-        };
-        // One that is back says so by its id alone; what else has changed comes with it.
-        let (away, differs) = match known {
-            None => {
-                self.change(id.as_str(), Change::Joined);
-                self.arrive(id.as_str(), name, merged, connection);
-                return self.ask_for_picture(id, since, messages);
-            }
-            Some(user) => (
-                user.connections.is_empty(),
-                user.presence != merged || user.name != name,
-            ),
-        };
-        if away {
-            self.change(id.as_str(), Change::Back);
-        }
-        if away && differs && self.telling == PresenceMode::Full {
-            self.presence.updated.push(id.to_string());
-        } else if differs {
-            self.change(id.as_str(), Change::Updated);
-        }
-        if let Some(user) = self.room.users.get_mut(id.as_str()) {
-            user.name = name;
-            user.presence = merged;
-        }
-        self.connect(id.as_str(), connection);
-        self.ask_for_picture(id, since, messages)
-    }
-
-    fn ask_for_picture(&mut self, user: UserId, since: Option<Since>, messages: usize) -> Option<Reply> {
-        self.room.active = self.now;
-        self.pictures.push((
-            self.replies.len(),
-            Picture::Join {
-                user,
-                since,
-                messages,
-            },
-        ));
-        None
-    }
-
-    fn part(&mut self, id: &UserId, connection: ConnectionId, leaving: bool) -> Reply {
-        let done = Ok(Done::Ack("{}".to_owned()));
-        let Some(user) = self.room.users.get_mut(id.as_str()) else {
-            return done;
-        };
-        if !user.connections.contains(&connection) {
-            return done;
-        }
-        if user.connections.len() > 1 {
-            user.connections.remove(&connection);
-            user.last_seen = self.now;
-            return done;
-        }
-        let change = if leaving {
-            Change::Left("left")
-        } else {
-            Change::Away
-        };
-        self.change(id.as_str(), change);
-        if leaving {
-            self.room.remove(id.as_str(), self.now);
-        } else if let Some(user) = self.room.users.get_mut(id.as_str()) {
-            user.connections.remove(&connection);
-            user.last_seen = self.now;
-            user.away = Some(self.now);
-            self.room.set_away(id.as_str(), None, Some(self.now));
-        }
-        self.room.active = self.now;
-        done
-    }
-
-    fn presence_update(
-        &mut self,
-        id: &UserId,
-        key: Option<CommandKey>,
-        set: Fields,
-        remove: &[String],
-    ) -> Option<Reply> {
-        if let Some(key) = &key {
-            self.make(id.as_str(), key);
-            match self.room.commands.first(id.as_str(), key) {
-                Ok(None) => {}
-                Ok(Some(first)) => return Some(Ok(Done::Again(seq_ack(first.seq)))),
-                Err(refusal) => return Some(Err(refusal)),
-            }
-        }
-        let Some(user) = self.room.users.get(id.as_str()) else {
-            return Some(Err(Refusal::new(ErrorCode::NotJoined, "join the room first")));
-        };
-        let merged = match merge(Some(user), set, remove) {
-            Ok(merged) => merged,
-            Err(refusal) => return Some(Err(refusal)),
-        };
-        if merged == user.presence {
-            if self.presence.is_empty() {
-                return Some(self.changed_silently(id, key));
-            }
-            // What the user sees is told by the event that is yet to be made.
-            self.presence.acks.push(PresenceAck {
-                at: self.replies.len(),
-                key: key.map(|key| (id.to_string(), key)),
-            });
-            return None;
-        }
-        self.change(id.as_str(), Change::Updated);
-        if let Some(user) = self.room.users.get_mut(id.as_str()) {
-            user.presence = merged;
-            user.last_seen = self.now;
-        }
-        self.room.active = self.now;
-        if self.telling != PresenceMode::Full {
-            return Some(self.changed_silently(id, key));
-        }
-        self.presence.acks.push(PresenceAck {
-            at: self.replies.len(),
-            key: key.map(|key| (id.to_string(), key)),
-        });
-        None
-    }
-
-    /// The answer to a change of presence that makes no event.
-    fn changed_silently(&mut self, id: &UserId, key: Option<CommandKey>) -> Reply {
-        let seq = self.room.seq;
-        if let Some(key) = &key {
-            let first = First {
-                seq,
-                ts: self.now,
-                version: 0,
-            };
-            self.room.commands.remember(id.as_str(), key, first);
-        }
-        ack_seq(seq)
     }
 
     fn message_send(&mut self, by: &UserId, tail: &str) -> (u64, String) {
@@ -807,24 +456,4 @@ fn number_text(number: f64) -> String {
     } else {
         serde_json::to_string(&number).unwrap_or_default()
     }
-}
-
-/// A user's presence with fields set and removed.
-fn merge(user: Option<&User>, set: Fields, remove: &[String]) -> Result<BTreeMap<String, String>, Refusal> {
-    let mut merged = user.map(|user| user.presence.clone()).unwrap_or_default();
-    for name in remove {
-        merged.remove(name);
-    }
-    merged.extend(
-        set.into_iter()
-            .map(|(name, value)| (name, value.as_str().to_owned())),
-    );
-    let bytes: usize = merged.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if bytes > MAX_PRESENCE_BYTES {
-        return Err(Refusal::new(
-            ErrorCode::TooLarge,
-            format!("the presence would have {bytes} bytes; {MAX_PRESENCE_BYTES} are allowed"),
-        ));
-    }
-    Ok(merged)
 }
