@@ -25,10 +25,17 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     task::{JoinHandle, JoinSet},
-    time::{Instant, sleep},
+    time::{Instant, Interval, MissedTickBehavior, interval},
 };
 
 const ROOM: &str = "r";
+
+/// How fast somebody moves: 100 times a second, five times as often as others are told.
+fn pace() -> Interval {
+    let mut pace = interval(Duration::from_millis(10));
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pace
+}
 
 async fn step(client: &mut Client, data: &Value) {
     let command = json!({"type": "move", "room": ROOM, "data": data});
@@ -166,10 +173,10 @@ async fn twenty_users_move_on_two_nodes() {
     for (number, mut client) in clients.into_iter().enumerate() {
         let all = all.clone();
         work.spawn(async move {
-            let mut map = Map::new(&format!("u{number}"));
+            let (mut map, mut pace) = (Map::new(&format!("u{number}")), pace());
             for n in 1..STEPS {
                 step(&mut client, &json!({"n": n, "u": number})).await;
-                sleep(Duration::from_millis(10)).await;
+                pace.tick().await;
             }
             step(&mut client, &last(number)).await;
             map.until(&mut client, &all).await;
@@ -259,13 +266,13 @@ async fn a_crowd_is_told_less_often() {
     b.ack("join", ROOM, json!({})).await;
     let (mut of_b, mut of_far) = (Map::new("b"), Map::new("far"));
     let start = Instant::now();
-    let mut steps = 0;
+    let (mut steps, mut pace) = (0, pace());
     // Some from the other gateway, so that each knows how many the other has.
     while start.elapsed() < Duration::from_millis(2_500) {
         steps += 1;
         step(&mut a, &json!({"n": steps})).await;
         step(&mut far, &json!({"n": steps})).await;
-        sleep(Duration::from_millis(10)).await;
+        pace.tick().await;
     }
     let last = BTreeMap::from(["a", "far"].map(|user| (user.to_owned(), json!({"n": steps}))));
     of_b.until(&mut b, &last).await;
@@ -431,10 +438,11 @@ async fn a_reader_that_lags_gets_the_last_state_alone() {
         a.ack("broadcast", ROOM, json!({"event": "e", "payload": payload}))
             .await;
     }
+    let mut pace = pace();
     for n in 1..=STEPS {
         step(&mut a, &json!({"n": n})).await;
         step(&mut b, &json!({"n": n})).await;
-        sleep(Duration::from_millis(10)).await;
+        pace.tick().await;
     }
     let last = BTreeMap::from(["a", "b"].map(|user| (user.to_owned(), json!({"n": STEPS}))));
     let (mut of_a, mut of_b) = (Map::new("a"), Map::new("b"));

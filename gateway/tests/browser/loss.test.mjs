@@ -3,29 +3,13 @@
 // gateways' processes, of which the second is killed.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, beforeEach, test } from 'node:test';
-import { isNotOnMap, launch, member, newRoom, press, standsAt, tap, textIs, until } from './support.mjs';
+import { test } from 'node:test';
+import { context, eachTest, isNotOnMap, member, press, room, standsAt, tap, textIs, until } from './support.mjs';
 
 const pids = (process.env.ROOMGATE_PIDS ?? '').split(',').filter(Boolean).map(Number);
 const skip = pids.length < 2 && 'ROOMGATE_PIDS does not list the processes of two gateways';
 
-let browser;
-let context;
-let room;
-
-before(async () => {
-  browser = await launch();
-});
-after(() => browser?.close());
-beforeEach(async () => {
-  context = await browser.newContext();
-  room = newRoom();
-});
-afterEach(async () => {
-  const complaints = context.pages().flatMap((page) => page.complaints);
-  await context.close();
-  assert.deepEqual(complaints, [], 'no console errors and no CSP violations');
-});
+eachTest();
 
 /** First a ghost where it was, then nobody, and the list and the events say so too. */
 async function seesGhostGo(page, name, place) {

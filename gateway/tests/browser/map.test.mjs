@@ -1,26 +1,10 @@
 // The map in a real browser, against running gateways: see page.test.mjs.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, beforeEach, test } from 'node:test';
-import { gateways, isGhost, isNotOnMap, launch, member, newRoom, newWindow, pointOf, press, seesMember, standsAt, tap, textIs, until } from './support.mjs';
+import { test } from 'node:test';
+import { browser, context, eachTest, gateways, isGhost, isNotOnMap, member, newWindow, pointOf, press, room, seesMember, standsAt, tap, textIs, until } from './support.mjs';
 
-let browser;
-let context;
-let room;
-
-before(async () => {
-  browser = await launch();
-});
-after(() => browser?.close());
-beforeEach(async () => {
-  context = await browser.newContext();
-  room = newRoom();
-});
-afterEach(async () => {
-  const complaints = context.pages().flatMap((page) => page.complaints);
-  await context.close();
-  assert.deepEqual(complaints, [], 'no console errors and no CSP violations');
-});
+eachTest();
 
 /** Ada and Bea on two gateways, on screens of different sizes. */
 async function two(line = {}) {

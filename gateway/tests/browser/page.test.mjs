@@ -5,26 +5,10 @@
 // With two URLs the two windows of a test are on two gateways. CHROMIUM names another browser binary.
 
 import assert from 'node:assert/strict';
-import { after, afterEach, before, beforeEach, test } from 'node:test';
-import { chatIs, fill, gateways, launch, member, newRoom, newWindow, say, seesMember, tap, textIs, until } from './support.mjs';
+import { test } from 'node:test';
+import { browser, chatIs, context, eachTest, fill, gateways, member, newWindow, room, say, seesMember, tap, textIs, until } from './support.mjs';
 
-let browser;
-let context;
-let room;
-
-before(async () => {
-  browser = await launch();
-});
-after(() => browser?.close());
-beforeEach(async () => {
-  context = await browser.newContext();
-  room = newRoom();
-});
-afterEach(async () => {
-  const complaints = context.pages().flatMap((page) => page.complaints);
-  await context.close();
-  assert.deepEqual(complaints, [], 'no console errors and no CSP violations');
-});
+eachTest();
 
 /** Two windows of one browser in the room of the test. */
 async function two() {

@@ -1,6 +1,7 @@
 // The browser, windows in a room, and waits with deadlines. Nothing here sleeps.
 
 import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach } from 'node:test';
 import { chromium } from 'playwright-core';
 
 const DEADLINE_MS = 15_000;
@@ -13,10 +14,29 @@ const FLAGS = [
 export const gateways = (process.env.ROOMGATE_URLS ?? '').split(',').map((url) => url.trim().replace(/\/$/, '')).filter(Boolean);
 assert.ok(gateways.length > 0, 'ROOMGATE_URLS must list the base URLs of one or more running gateways');
 
-export const launch = () => chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
+/** Shared by the tests of a file; set by `eachTest`. */
+export let browser;
+/** The test's own: its windows share storage with each other and with no other test's. */
+export let context;
+/** The test's own, also when a run is repeated against the same gateways. */
+export let room;
 
-/** A room of its own for every test, also when a run is repeated against the same gateways. */
-export const newRoom = () => `page-test-${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 8)}`;
+/** Gives each test of the file a context and a room, and fails the ones whose windows the browser complained in. */
+export function eachTest() {
+  before(async () => {
+    browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
+  });
+  after(() => browser?.close());
+  beforeEach(async () => {
+    context = await browser.newContext();
+    room = `page-test-${Date.now().toString(36)}-${Math.random().toString(36).slice(2, 8)}`;
+  });
+  afterEach(async () => {
+    const complaints = context.pages().flatMap((page) => page.complaints);
+    await context.close();
+    assert.deepEqual(complaints, [], 'no console errors and no CSP violations');
+  });
+}
 
 /** A window that keeps every complaint of the browser in `window.complaints`. */
 export async function newWindow(context) {
