@@ -13,11 +13,13 @@ use roomgate_shared::{
     ids::{CommandId, RoomId},
     protocol::{
         Command, CommandFrame, CommandType, Decoder, ErrorCode, JsonText, MAX_BATCH,
-        command::{MessageKind, Since},
+        command::{MessageKind, Moderation, RoomStatus, Since},
+        config::ConfigChange,
         event::{
-            CustomEvent, ErrorData, EventType, Message, Occupancy, PresenceChange, Resumed, ServerFrame,
-            Snapshot, StatePatched, Welcome, ack_text, custom_event, epoch_text, error_text, event_text,
-            message_tail, message_text, moves_head, occupancy_text, push_move, signal_text, status_text,
+            CustomEvent, ErrorData, EventType, Message, MessageDeleted, MissingAnswer, Moderated, Occupancy,
+            PresenceChange, Resumed, RoomConfigured, ServerFrame, Snapshot, StatePatched, StatusChanged,
+            Welcome, ack_text, custom_event, epoch_text, error_text, event_text, message_tail, message_text,
+            moves_head, occupancy_text, push_move, signal_text, status_text,
         },
     },
 };
@@ -25,8 +27,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use files::{
-    AuthAck, HistoryAck, MessageAck, Nothing, PatchAck, Pong, SeqAck, StateAck, Status, UsersAck, compact,
-    data_text, frame, names, text, value,
+    AuthAck, ConfigAck, HistoryAck, MessageAck, Nothing, PatchAck, Pong, SeqAck, StateAck, Status, UsersAck,
+    compact, data_text, frame, names, text, value,
 };
 
 /// Acks of commands that have more than one form.
@@ -62,6 +64,14 @@ fn json(value: Value) -> JsonText {
 
 fn field(name: &str, value: Value) -> (String, JsonText) {
     (name.to_owned(), json(value))
+}
+
+fn moderation(user: &str, in_full: bool) -> Moderation {
+    Moderation {
+        user: user.parse().unwrap(),
+        reason: in_full.then(|| "flood".to_owned()),
+        duration_ms: in_full.then_some(60_000),
+    }
 }
 
 /// What the file of `kind` must decode to. Exhaustive, so a new command cannot be forgotten here.
@@ -107,6 +117,21 @@ fn expected(kind: CommandType) -> Command {
             body: JsonText::from_trusted(r#"{"text":"Grüße 👋 \"all\"","mentions":["u-9"]}"#),
             kind: MessageKind::Text,
         },
+        CommandType::MessageEdit => Command::MessageEdit {
+            message_id: "k7f3a91c-0000000120".to_owned(),
+            body: json(v!({"text": "Grüße"})),
+            if_version: Some(1),
+        },
+        CommandType::MessageDelete => Command::MessageDelete {
+            message_id: "k7f3a91c-0000000120".to_owned(),
+        },
+        CommandType::MessageMissing => Command::MessageMissing {
+            from: 1_759_999_900_000,
+            to: 1_760_000_000_000,
+            ids: ["118", "119", "120"]
+                .map(|seq| (format!("k7f3a91c-0000000{seq}"), Some(1)))
+                .into(),
+        },
         CommandType::MessageHistory => Command::MessageHistory {
             before: Some("k7f3a91c-0000000118".to_owned()),
             after: None,
@@ -124,6 +149,28 @@ fn expected(kind: CommandType) -> Command {
         CommandType::UsersList => Command::UsersList {
             cursor: Some("u-7".to_owned()),
             limit: 100,
+        },
+        CommandType::UserKick => Command::UserKick(moderation("u-9", true)),
+        CommandType::UserMute => Command::UserMute(moderation("u-9", true)),
+        CommandType::UserUnmute => Command::UserUnmute(moderation("u-9", false)),
+        CommandType::UserBan => Command::UserBan(moderation("Zoë 7", false)),
+        CommandType::UserUnban => Command::UserUnban(moderation("Zoë 7", false)),
+        CommandType::RoomConfigure => Command::RoomConfigure(ConfigChange {
+            set: vec![
+                field("capacity", v!(50)),
+                field("cooldownMs.messages", v!(3000)),
+                field("features.polls", v!(true)),
+                field("name", v!("Lobby")),
+                (
+                    "rate.messages".to_owned(),
+                    JsonText::from_trusted(r#"{"perSecond":20,"burst":40}"#),
+                ),
+                field("retentionHours", v!(48)),
+            ],
+            remove: vec!["features.dice".to_owned()],
+        }),
+        CommandType::RoomStatus => Command::RoomStatus {
+            status: RoomStatus::Completed,
         },
     }
 }
@@ -260,6 +307,20 @@ fn acks_read_as_their_types() {
         Some(true)
     );
     assert_eq!(frame::<MessageAck>("acks/message.send").0.duplicate, None);
+    ack::<MessageAck>("message.edit", "message.edit");
+    ack::<SeqAck>("message.delete", "message.delete");
+    ack::<MissingAnswer>("message.missing", "message.missing");
+    for name in [
+        "user.kick",
+        "user.mute",
+        "user.unmute",
+        "user.ban",
+        "user.unban",
+        "room.status",
+    ] {
+        ack::<SeqAck>(name, name);
+    }
+    ack::<ConfigAck>("room.configure", "room.configure");
     ack::<HistoryAck>("message.history", "message.history");
     ack::<HistoryAck>("message.history.end", "message.history");
     ack::<StateAck>("state.get", "state.get");
@@ -326,6 +387,25 @@ fn durable_events_are_built_to_the_letter() {
     let presence: PresenceChange = built(EventType::Presence, &data_text("events/presence"));
     assert_eq!((presence.joined.len(), presence.left.len()), (1, 2));
     built::<StatePatched>(EventType::StatePatched, &data_text("events/state.patched"));
+
+    let moderated = |kind: EventType| {
+        built::<Moderated>(kind, &data_text(&format!("events/{}", kind.as_str())));
+    };
+    [
+        EventType::UserMuted,
+        EventType::UserUnmuted,
+        EventType::UserBanned,
+        EventType::UserUnbanned,
+    ]
+    .into_iter()
+    .for_each(moderated);
+    built::<MessageDeleted>(EventType::MessageDeleted, &data_text("events/message.deleted"));
+    let edited: Message = built(EventType::MessageEdited, &data_text("events/message.edited"));
+    assert_eq!(edited, ack::<MessageAck>("message.edit", "message.edit").message);
+    let configured: RoomConfigured = built(EventType::RoomConfigured, &data_text("events/room.configured"));
+    let acked = ack::<ConfigAck>("room.configure", "room.configure");
+    assert_eq!(configured.config, acked.config);
+    built::<StatusChanged>(EventType::RoomStatus, &data_text("events/room.status"));
 
     let payload = r#"{"sides":6,"result":[4,2]}"#;
     built::<CustomEvent>(EventType::Broadcast, &custom_event("dice.rolled", payload));

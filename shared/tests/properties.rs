@@ -6,8 +6,9 @@ use proptest::{collection::vec, option, prelude::*, sample::Index, string::strin
 use roomgate_shared::{
     ids::{CommandId, RoomId, UserId},
     protocol::{
-        Command, CommandFrame, CommandType, Decoder, JsonText, MAX_BATCH, MAX_MOVE_BYTES, MAX_PAGE,
-        command::{Fields, MessageKind, Since},
+        Command, CommandFrame, CommandType, Decoder, JsonText, MAX_BATCH, MAX_MODERATION_MS, MAX_MOVE_BYTES,
+        MAX_PAGE,
+        command::{Fields, MessageKind, Moderation, RoomStatus, Since},
         json::quoted,
     },
 };
@@ -157,6 +158,64 @@ fn state_patch() -> impl Strategy<Value = Command> {
         })
 }
 
+fn moderations() -> impl Strategy<Value = Moderation> {
+    let duration = option::of(1..=MAX_MODERATION_MS);
+    (users(), option::of("[a-z \"\\\\é👋]{1,60}"), duration).prop_map(|(user, reason, duration_ms)| {
+        Moderation {
+            user,
+            reason,
+            duration_ms,
+        }
+    })
+}
+
+fn moderating() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        moderations().prop_map(Command::UserKick),
+        moderations().prop_map(Command::UserMute),
+        moderations().prop_map(Command::UserUnmute),
+        moderations().prop_map(Command::UserBan),
+        moderations().prop_map(Command::UserUnban),
+        prop_oneof![
+            Just(RoomStatus::Waiting),
+            Just(RoomStatus::Active),
+            Just(RoomStatus::Completed)
+        ]
+        .prop_map(|status| Command::RoomStatus { status }),
+    ]
+}
+
+fn message_ids() -> impl Strategy<Value = String> {
+    string_regex("[a-z0-9]{10}-[0-9]{10}").unwrap()
+}
+
+fn about_messages() -> impl Strategy<Value = Command> {
+    let known = (
+        proptest::collection::btree_map(message_ids(), any::<u64>(), 0..5),
+        any::<bool>(),
+    );
+    prop_oneof![
+        (message_ids(), jsons(), option::of(any::<u64>())).prop_map(|(message_id, body, if_version)| {
+            Command::MessageEdit {
+                message_id,
+                body,
+                if_version,
+            }
+        }),
+        message_ids().prop_map(|message_id| Command::MessageDelete { message_id }),
+        (any::<u64>(), any::<u64>(), known).prop_map(|(from, to, (ids, versions))| {
+            let ids = ids
+                .into_iter()
+                .map(|(id, version)| (id, versions.then_some(version)));
+            Command::MessageMissing {
+                from,
+                to,
+                ids: ids.collect(),
+            }
+        }),
+    ]
+}
+
 fn commands() -> impl Strategy<Value = Command> {
     let since = ("[a-z0-9]{1,64}", any::<u64>()).prop_map(|(epoch, seq)| Since { epoch, seq });
     let cursors = prop_oneof![
@@ -206,6 +265,8 @@ fn commands() -> impl Strategy<Value = Command> {
         option::of(names('f')).prop_map(|fields| Command::StateGet { fields }),
         state_patch(),
         (option::of(texts()), 1..=MAX_PAGE).prop_map(|(cursor, limit)| Command::UsersList { cursor, limit }),
+        moderating(),
+        about_messages(),
     ]
 }
 

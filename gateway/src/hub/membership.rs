@@ -13,6 +13,8 @@ pub struct Membership {
     ended: AtomicBool,
     /// The connection has done something in the room since this was last looked at.
     active: AtomicBool,
+    /// The room was completed while the connection was in.
+    closed: AtomicBool,
     /// Where it stands among the room's members; [`NOWHERE`] outside. The room's, under its lock.
     place: AtomicUsize,
 }
@@ -27,6 +29,7 @@ impl Default for Membership {
             leaving: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             active: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             place: AtomicUsize::new(NOWHERE),
         }
     }
@@ -46,6 +49,16 @@ impl Membership {
     /// Whether what the connection does in the room now is done in it: it is in, and not on its way out.
     pub fn may_act(&self) -> bool {
         self.is_joined() && !self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// The room was completed while the connection was in.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// The room is completed.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// The connection is gone; the store has yet to hear of it.

@@ -8,9 +8,11 @@ mod client;
 mod frame;
 mod membership;
 mod moves;
+mod notice;
 mod outbox;
 mod recent;
 mod room;
+mod rules;
 
 use std::{
     collections::HashMap,
@@ -60,6 +62,8 @@ pub enum Request {
     CompareAll,
     /// Something ephemeral has come for this room: see [`LocalRoom::tick`].
     Tick(Arc<LocalRoom>),
+    /// The last members of this room have been put out: it can be forgotten.
+    Emptied(Arc<LocalRoom>),
 }
 
 impl Hub {
@@ -133,6 +137,13 @@ impl Hub {
             let _ = self.requests.send(Request::Repair(room.clone()));
         }
     }
+
+    /// Says so if a room has lost its last member by being put out.
+    pub fn look_if_emptied(&self, room: &Arc<LocalRoom>) {
+        if room.take_emptied() {
+            let _ = self.requests.send(Request::Emptied(room.clone()));
+        }
+    }
 }
 
 impl EventSink for Hub {
@@ -150,6 +161,7 @@ impl EventSink for Hub {
             metrics().gaps.increment(1);
             self.request_repair(&local);
         }
+        self.look_if_emptied(&local);
         if local.claim_ticking() {
             let _ = self.requests.send(Request::Tick(local));
         }

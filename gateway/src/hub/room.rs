@@ -5,6 +5,7 @@
 //! the store makes their picture, and get the rest of it behind the picture.
 
 mod ephemeral;
+mod put_out;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,11 +25,12 @@ use super::{
     membership::Membership,
     moves::{Published, Ticked},
     recent::{Recent, RecentBytes},
+    rules::Rules,
 };
 use crate::{
     metrics::metrics,
     store::{
-        Tail,
+        Refusal, Tail,
         payload::{self, Payload},
     },
 };
@@ -71,6 +73,10 @@ struct Inner {
     held_bytes: usize,
     spilt: bool,
     ephemeral: Option<Box<Ephemeral>>,
+    /// What the room demands of its members' moves, if anything.
+    rules: Option<Box<Rules>>,
+    /// The last member has been put out, and nobody has looked yet.
+    emptied: bool,
     /// Ticks so far.
     tick: u64,
 }
@@ -86,6 +92,8 @@ pub(super) struct Member {
     pub(super) told: u64,
     /// The member has everything up to this, whatever is still on its way to this node.
     from: u64,
+    /// Its join stands in the order here: what puts its user out before that does not concern it.
+    entered: u64,
 }
 
 /// Events that arrived while a picture was being made.
@@ -107,6 +115,8 @@ pub struct Entry<'a> {
     pub kept: &'a [Bytes],
     /// Texts of the events that follow, up to `seq`.
     pub missed: &'a [Bytes],
+    /// What the room demands; see [`Joined::rules`](crate::store::Joined::rules).
+    pub rules: Option<&'a [u8]>,
 }
 
 /// What this node has kept of a connection's past; see [`LocalRoom::kept`].
@@ -135,6 +145,8 @@ impl LocalRoom {
             held_bytes: 0,
             spilt: false,
             ephemeral: None,
+            rules: None,
+            emptied: false,
             tick: 0,
         };
         Self {
@@ -213,6 +225,14 @@ impl LocalRoom {
         Some(member.from.max(inner.last))
     }
 
+    /// A connection that is in has joined once more, and was answered at `seq`.
+    pub fn reentered(&self, membership: &Membership, seq: u64) {
+        let mut inner = self.inner.lock();
+        if let Some(member) = membership.place().and_then(|place| inner.members.get_mut(place)) {
+            member.entered = member.entered.max(seq);
+        }
+    }
+
     /// The connections that are in the room.
     pub fn connections(&self) -> Vec<(Arc<Client>, Arc<Membership>)> {
         let inner = self.inner.lock();
@@ -234,9 +254,15 @@ impl LocalRoom {
         users
     }
 
-    /// The user of a connection that is in the room here has moved.
-    pub fn moved(&self, client: &Arc<Client>, position: JsonText) {
+    /// The user of a connection that is in the room here has moved. `now_ms` is the store's clock.
+    ///
+    /// # Errors
+    /// The room does not let it: `muted`, `cooldown` or `rate_limited`.
+    pub fn moved(&self, client: &Arc<Client>, position: JsonText, now_ms: u64) -> Result<(), Refusal> {
         let mut inner = self.inner.lock();
+        if let Some(rules) = inner.rules.as_mut() {
+            rules.may_move(&client.user, now_ms, Instant::now())?;
+        }
         let tick = inner.tick + 1;
         inner.moves().own(&client.user, position, tick);
         client.begin_move();
@@ -245,6 +271,7 @@ impl LocalRoom {
             .get_or_insert_default()
             .movers
             .push(client.clone());
+        Ok(())
     }
 
     /// Whether there is something for [`LocalRoom::tick`] and nobody who calls it: the caller is to, at once, and then as
@@ -260,7 +287,9 @@ impl LocalRoom {
     /// Gives the members what has moved, and how many they are. `usual` is the tick's usual length, `instance` the name
     /// under which this node publishes.
     pub fn tick(&self, usual: Duration, instance: &Arc<str>) -> Ticked {
-        self.inner.lock().tick(&self.id, usual, instance)
+        let mut inner = self.inner.lock();
+        let usual = inner.rules.as_ref().and_then(|rules| rules.tick).unwrap_or(usual);
+        inner.tick(&self.id, usual, instance)
     }
 
     /// How the writing that [`LocalRoom::tick`] asked for went. What was written is published once more, with the next
@@ -303,7 +332,7 @@ impl LocalRoom {
         if inner.repairing {
             Repair::NotNeeded
         } else {
-            inner.give_held()
+            inner.give_held(&self.id)
         }
     }
 
@@ -316,6 +345,7 @@ impl LocalRoom {
             answer,
             kept,
             missed,
+            rules,
         } = entry;
         let mut guard = self.inner.lock();
         let inner = &mut *guard;
@@ -337,6 +367,7 @@ impl LocalRoom {
         let mut from = seq;
         if inner.members.is_empty() || inner.resyncing {
             inner.start(epoch, seq);
+            inner.rules = rules.map(|rules| Box::new(Rules::read(rules)));
             if !missed.is_empty() {
                 inner.recent.push(missed, Instant::now());
             }
@@ -362,6 +393,7 @@ impl LocalRoom {
             Some(place) => {
                 let member = &mut inner.members[place];
                 member.from = from;
+                member.entered = seq;
                 member.awaits = false;
                 member.served = served;
             }
@@ -375,6 +407,7 @@ impl LocalRoom {
                     served,
                     told: 0,
                     from,
+                    entered: seq,
                 });
             }
         }
@@ -383,17 +416,12 @@ impl LocalRoom {
 
     /// Removes a connection; no frame of the room reaches it afterwards. Whether it was in.
     pub fn leave(&self, membership: &Membership) -> bool {
-        let mut inner = self.inner.lock();
-        let Some(place) = membership.place() else {
-            return false;
-        };
-        inner.members.swap_remove(place);
-        if let Some(moved) = inner.members.get(place) {
-            moved.membership.put(place);
-        }
-        membership.take_out();
-        metrics().members.decrement(1.0);
-        true
+        self.inner.lock().remove(membership)
+    }
+
+    /// Whether the last member has been put out since this was last asked.
+    pub fn take_emptied(&self) -> bool {
+        std::mem::take(&mut self.inner.lock().emptied)
     }
 
     /// Gives a payload of the room's channel to the members.
@@ -403,7 +431,7 @@ impl LocalRoom {
                 let chunk = Chunk::new(first, events.iter().copied());
                 let mut inner = self.inner.lock();
                 inner.forget_departed(&events);
-                inner.durable(epoch, chunk)
+                inner.durable(&self.id, epoch, chunk)
             }
             Some(Payload::Signal { from, to, frame }) => {
                 self.signal(from, &to, frame);
@@ -481,13 +509,13 @@ impl LocalRoom {
             inner.go_on(&self.id, epoch);
         }
         let chunk = Chunk::new(since.seq + 1, missed.iter().map(Bytes::as_ref));
-        if inner.give(epoch, &chunk) == Repair::Needed {
+        if inner.give(&self.id, epoch, &chunk) == Repair::Needed {
             return Repair::Needed;
         }
         let epoch = inner.epoch.clone();
         inner.held.retain(|held| held.epoch == epoch);
         let spilt = std::mem::take(&mut inner.spilt);
-        if inner.give_held() == Repair::NotNeeded {
+        if inner.give_held(&self.id) == Repair::NotNeeded {
             return if spilt { Repair::Needed } else { Repair::NotNeeded };
         }
         if inner.last > before || spilt {
@@ -535,11 +563,11 @@ impl Inner {
         }
     }
 
-    fn durable(&mut self, epoch: &str, chunk: Chunk) -> Repair {
+    fn durable(&mut self, room: &RoomId, epoch: &str, chunk: Chunk) -> Repair {
         let repair = if self.repairing {
             Repair::NotNeeded
         } else {
-            self.give(epoch, &chunk)
+            self.give(room, epoch, &chunk)
         };
         if self.holding || self.repairing || repair == Repair::Needed {
             if self.held_bytes > MAX_HELD_BYTES && !self.holding {
@@ -561,11 +589,11 @@ impl Inner {
     }
 
     /// Gives what is held to whoever lacks it, and keeps it only where that shows a hole or joins are under way.
-    fn give_held(&mut self) -> Repair {
+    fn give_held(&mut self, room: &RoomId) -> Repair {
         let held = std::mem::take(&mut self.held);
         let needed = held
             .iter()
-            .any(|held| self.give(&held.epoch, &held.events) == Repair::Needed);
+            .any(|held| self.give(room, &held.epoch, &held.events) == Repair::Needed);
         if needed || self.holding {
             self.held = held;
         } else {
@@ -574,17 +602,30 @@ impl Inner {
         if needed { Repair::Needed } else { Repair::NotNeeded }
     }
 
-    /// Gives events to the members, each what it lacks of them.
-    fn give(&mut self, epoch: &str, chunk: &Chunk) -> Repair {
+    /// Gives events to the members, each what it lacks of them, and acts on those that are for gateways, too.
+    fn give(&mut self, room: &RoomId, epoch: &str, chunk: &Chunk) -> Repair {
         if self.members.is_empty() {
             return Repair::NotNeeded;
         }
         if *self.epoch != *epoch || chunk.first() > self.last + 1 {
             return Repair::Needed;
         }
-        let Some(given) = chunk.rest(self.last) else {
+        let Some(mut given) = chunk.rest(self.last) else {
             return Repair::NotNeeded;
         };
+        while let Some((before, notice)) = given.split() {
+            let seq = before.last();
+            self.hand_out(before);
+            self.act(room, seq, notice);
+        }
+        if !given.is_empty() {
+            self.hand_out(given);
+        }
+        Repair::NotNeeded
+    }
+
+    /// Gives events that follow on the last to the members.
+    fn hand_out(&mut self, chunk: Chunk) {
         let last = std::mem::replace(&mut self.last, chunk.last());
         let mut deliveries = 0;
         for member in self.members.iter().filter(|member| !member.awaits) {
@@ -596,13 +637,12 @@ impl Inner {
                     .into_iter()
                     .for_each(|frames| member.client.outbox.push(frames));
             } else {
-                member.client.outbox.push(given.frames().clone());
+                member.client.outbox.push(chunk.frames().clone());
             }
             deliveries += chunk.last() - known;
         }
-        self.recent.push(given, Instant::now());
+        self.recent.push(chunk, Instant::now());
         metrics().deliveries.increment(deliveries);
-        Repair::NotNeeded
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) fn complete(
                         answer_error(&client, id.as_ref(), local, &lost);
                     }
                     Err(refusal) => answer_error(&client, id.as_ref(), local, &refusal),
-                    Ok(Done::Swept(_) | Done::Buried(_)) => {
+                    Ok(Done::Swept(_) | Done::Buried(_) | Done::Exported(_)) => {
                         tracing::error!(room = %local.id(), "an answer that is none to a command");
                     }
                 }
@@ -105,10 +105,11 @@ pub(super) fn complete(
                         answer: frame,
                         kept: &[],
                         missed: &joined.missed,
+                        rules: joined.rules.as_deref(),
                     };
                     local.enter(client, membership, entry);
                 }
-                Ok(Done::Ack(_) | Done::Again(_) | Done::Swept(_) | Done::Buried(_)) => {
+                Ok(Done::Ack(_) | Done::Again(_) | Done::Swept(_) | Done::Buried(_) | Done::Exported(_)) => {
                     tracing::error!(room = %local.id(), "an ack for a join")
                 }
                 Err(refusal) => {
@@ -144,11 +145,13 @@ fn join_done(
         recovered,
         positions,
         occupancy,
+        rules,
     } = joined;
     let mut entry = Entry {
         epoch,
         seq: *seq,
         missed,
+        rules: rules.as_deref(),
         ..Entry::default()
     };
     let resumed = |seq: u64, missed: u64| {
@@ -160,6 +163,7 @@ fn join_done(
         Known::In if *recovered => {
             // Where it stands, and nothing missed.
             let at = local.position(membership).unwrap_or(*seq);
+            local.reentered(membership, *seq);
             answer(client, id, |id| {
                 event::ack_text(id, Some(local.id()), &resumed(at, 0))
             });
@@ -221,7 +225,8 @@ pub(super) fn answer_error_for(
     );
     // Rounded up: who comes at the very moment is not to be told the rest of a millisecond.
     let known = retry.map(|retry| u64::try_from(retry.as_millis()).unwrap_or(u64::MAX) + 1);
-    let retry = failure::retry_after_ms(refusal.code).map(|usual| known.unwrap_or(usual));
+    let usual = failure::retry_after_ms(refusal.code).map(|usual| known.unwrap_or(usual));
+    let retry = refusal.retry_ms.or(usual);
     let text = event::error_text(
         id,
         Some(local.id()),

@@ -31,7 +31,7 @@ use tokio::{
 use self::queue::RoomQueue;
 use crate::{
     hub::{Client, Hub, Kept, LocalRoom, Membership, Request},
-    store::{Op, SharedStore, Tail},
+    store::{Op, Refusal, SharedStore, Tail},
 };
 
 const SHARDS: usize = 16;
@@ -189,18 +189,28 @@ impl Rooms {
     }
 
     /// A user that is in the room here has moved. Passed over if the room is not open.
-    pub fn moved(self: &Arc<Self>, room: &RoomId, client: &Arc<Client>, position: JsonText) {
+    ///
+    /// # Errors
+    /// The room does not let it: `muted`, `cooldown` or `rate_limited`.
+    pub fn moved(
+        self: &Arc<Self>,
+        room: &RoomId,
+        client: &Arc<Client>,
+        position: JsonText,
+    ) -> Result<(), Refusal> {
         let local = self
             .shard(room)
             .lock()
             .get(room)
             .map(|queue| queue.local().clone());
-        if let Some(local) = local {
-            moves::moved(self, &local, client, position);
+        match local {
+            Some(local) => moves::moved(self, &local, client, position),
+            None => Ok(()),
         }
     }
 
-    /// Looks whether a room that was damaged when its last work was done can be forgotten.
+    /// Looks whether a room can be forgotten: one whose last member has been put out, or that was damaged when its last
+    /// work was done.
     fn look(self: &Arc<Self>, room: &RoomId) {
         let shard = self.shard(room).lock();
         if let Some(queue) = shard.get(room) {

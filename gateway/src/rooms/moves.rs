@@ -11,13 +11,22 @@ use super::{Origin, Rooms, Work};
 use crate::{
     hub::{Client, LocalRoom},
     metrics::metrics,
-    store::Op,
+    store::{Op, Refusal},
 };
 
 /// A user that is in the room here has moved.
-pub(super) fn moved(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, client: &Arc<Client>, position: JsonText) {
-    local.moved(client, position);
+///
+/// # Errors
+/// The room does not let it.
+pub(super) fn moved(
+    rooms: &Arc<Rooms>,
+    local: &Arc<LocalRoom>,
+    client: &Arc<Client>,
+    position: JsonText,
+) -> Result<(), Refusal> {
+    local.moved(client, position, rooms.store.now_ms())?;
     start(rooms, local);
+    Ok(())
 }
 
 /// Sees to it that somebody ticks, if there is something to tick for.

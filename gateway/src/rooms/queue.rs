@@ -123,7 +123,7 @@ impl RoomQueue {
 
     /// The next batch: what is queued, up to a bound, and not past the point where a connection that enters or leaves in
     /// this batch would do something else in it. Commands of connections that are not in the room are answered here.
-    fn batch(&self) -> (Vec<Op>, Vec<Origin>) {
+    fn batch(&self, now_ms: u64) -> (Vec<Op>, Vec<Origin>) {
         let mut state = self.state.lock();
         let (mut ops, mut origins) = (Vec::new(), Vec::new());
         let (mut moving, mut reads) = (Vec::new(), 0);
@@ -133,8 +133,12 @@ impl RoomQueue {
             };
             // A tail is the first of its batch, and one return is enough for it.
             let returns = |op: &Op| matches!(op, Op::Return { .. });
+            // Who joins before somebody is put out must not be answered as of after that.
+            let puts_out = |op: &Op| matches!(op, Op::Moderate { action, .. } if action.puts_out());
+            let joins = |op: &Op| matches!(op, Op::Join(_));
             if matches!(work.op, Op::Tail(_)) && !ops.is_empty()
                 || returns(&work.op) && ops.iter().any(returns)
+                || puts_out(&work.op) && ops.iter().any(joins)
             {
                 state.works.push_front(work);
                 break;
@@ -182,10 +186,13 @@ impl RoomQueue {
             }
             // One that came while its join was under way; the others never come here.
             if let (Op::Positions { positions }, Origin::Command { client, .. }) = (&work.op, &work.origin) {
-                for (_, position) in positions {
-                    self.local.moved(client, position.clone());
+                let mut moved = positions
+                    .iter()
+                    .map(|(_, position)| self.local.moved(client, position.clone(), now_ms));
+                match moved.try_for_each(|moved| moved) {
+                    Ok(()) => self.acknowledge(work.origin, "{}"),
+                    Err(refusal) => self.refuse(work.origin, refusal),
                 }
-                self.acknowledge(work.origin, "{}");
                 continue;
             }
             match &mut work.origin {
@@ -303,7 +310,7 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
             failure::refuse_all(&rooms, &queue, wait);
             continue;
         }
-        let (ops, origins) = queue.batch();
+        let (ops, origins) = queue.batch(rooms.store.now_ms());
         moves::start(&rooms, &local);
         if ops.is_empty() {
             queue.breaker.gave_up(now);
@@ -327,6 +334,7 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
         if local.release() == Repair::Needed || repair == Repair::Needed {
             rooms.hub.request_repair(&local);
         }
+        rooms.hub.look_if_emptied(&local);
     }
 }
 

@@ -45,6 +45,7 @@ pub(super) async fn run(rooms: Arc<Rooms>, mut requests: mpsc::UnboundedReceiver
             Request::Tick(local) => {
                 tokio::spawn(moves::run(rooms.clone(), local));
             }
+            Request::Emptied(local) => rooms.look(local.id()),
         }
     }
 }
@@ -195,7 +196,9 @@ pub(super) fn complete(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, tail: &Tail, 
                 metrics().repairs.increment(1);
                 tracing::info!(room = %local.id(), events = joined.missed.len(), "missed events were fetched");
             }
-            local.repair(since, &joined.epoch, &joined.missed)
+            let repair = local.repair(since, &joined.epoch, &joined.missed);
+            rooms.hub.look_if_emptied(local);
+            repair
         }
         Ok(Done::Joined(joined)) if joined.epoch != since.epoch => {
             // Where an event that somebody was told of is gone, even those who had not got it yet are told.
@@ -209,7 +212,7 @@ pub(super) fn complete(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, tail: &Tail, 
         Err(refusal) if refusal.code == ErrorCode::NotFound => {
             resync(rooms, local, Some(since.clone()), "it is gone from the store")
         }
-        Ok(Done::Ack(_) | Done::Again(_) | Done::Swept(_) | Done::Buried(_)) | Err(_) => {
+        Ok(Done::Ack(_) | Done::Again(_) | Done::Swept(_) | Done::Buried(_) | Done::Exported(_)) | Err(_) => {
             tracing::error!(room = %local.id(), ?reply, "an answer that is none to a tail");
             local.abandon_repair();
             Repair::NotNeeded

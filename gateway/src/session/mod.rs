@@ -21,7 +21,7 @@ use crate::{
     hub::{Client, Closing, MIN_WEIGHT, Membership, READ_WEIGHT, text_frame},
     metrics::metrics,
     rooms::{Known, Origin, Rooms, Work},
-    store::{CommandKey, Op, SharedStore},
+    store::{CommandKey, Op, Refusal, SharedStore},
 };
 
 /// Malformed frames within [`MALFORMED_WINDOW`] that end a connection.
@@ -179,10 +179,26 @@ impl Session {
             Ok(room) => room,
             Err(refused) => return self.refuse(id, None, refused.code, &refused.message),
         };
+        if matches!(
+            kind,
+            CommandType::UserKick
+                | CommandType::UserMute
+                | CommandType::UserUnmute
+                | CommandType::UserBan
+                | CommandType::UserUnban
+                | CommandType::RoomConfigure
+                | CommandType::RoomStatus
+        ) {
+            return self.refuse(id, Some(&room), ErrorCode::Forbidden, "moderators only");
+        }
         let membership = self
             .membership(&room)
             .filter(|m| m.counts() || kind == CommandType::Join);
         if membership.is_none() && kind != CommandType::Join {
+            let was_in = |(of, membership): &(RoomId, Arc<Membership>)| *of == room && membership.is_closed();
+            if self.rooms.iter().any(was_in) {
+                return self.refuse(id, Some(&room), ErrorCode::RoomClosed, "the room is completed");
+            }
             return self.refuse(id, Some(&room), ErrorCode::NotJoined, "join the room first");
         }
         let key = id.filter(|_| kind.is_remembered()).map(|id| CommandKey {
@@ -201,7 +217,9 @@ impl Session {
             // Beside the queue: it is gathered for the next tick.
             if let Op::Positions { positions } = op {
                 for (_, position) in positions {
-                    self.context.rooms.moved(&room, &self.client, position);
+                    if let Err(refusal) = self.context.rooms.moved(&room, &self.client, position) {
+                        return self.refuse_in(id, &room, &refusal);
+                    }
                 }
                 return self.acknowledge(id, &room);
             }
@@ -217,6 +235,11 @@ impl Session {
             Err(message) => return self.refuse(id, Some(&room), ErrorCode::TooManyRooms, &message),
         };
         self.submit(&room, op, membership, incoming.id.clone(), kind, received, weight);
+    }
+
+    /// Whether others' messages may be changed, too. Nobody's token says so yet.
+    fn moderates(&self, _: &RoomId) -> bool {
+        false
     }
 
     fn membership(&self, room: &RoomId) -> Option<Arc<Membership>> {
@@ -304,6 +327,18 @@ impl Session {
         );
         self.client.outbox.push_answer(text_frame(&event::error_text(
             id, room, code, message, None, None,
+        )));
+    }
+
+    fn refuse_in(&self, id: Option<&CommandId>, room: &RoomId, refusal: &Refusal) {
+        metrics().error(refusal.code).increment(1);
+        self.client.outbox.push_answer(text_frame(&event::error_text(
+            id,
+            Some(room),
+            refusal.code,
+            &refusal.message,
+            refusal.retry_ms,
+            refusal.details.as_deref(),
         )));
     }
 

@@ -27,13 +27,18 @@
 //!   [`payload`] of its own whenever it has changed ([`PresenceMode::Off`]: it is not). A room that counts because of its
 //!   size does so until it has less than four fifths of that many members; then one presence event with `all` names
 //!   everybody.
+//! - **Rules.** What the room's configuration, its mutes and bans demand is asked in the same step, after *once* and before
+//!   anything else: `muted`, `cooldown`, `rate_limited` (with [`Refusal::retry_ms`]), `banned`, `kicked`, `room_full`,
+//!   `room_closed`. A room that is completed changes no more until it is removed.
 //! - **Due.** A room with members, or with messages, is handed out by [`Store::claim_due`] when something in it is due,
 //!   and at the latest a grace time after it was last swept. Once it is handed out to one node, no other gets it before
 //!   the claim is over or the room has been swept ([`Op::Sweep`]).
 //! - **Life.** A room is made by a join (`create`), and every key of it lives for `active_ttl` from its last change, but
-//!   never shorter than the retention of the messages it holds. An [`Op::Tail`] counts as a change here: nodes with
+//!   never shorter than the retention of the messages it holds (`waiting_ttl` where its status is `waiting`). One that is
+//!   completed, or is to be archived when it ends, is kept for a day more until it is ([`Swept::completed`]). An [`Op::Tail`] counts as a change here: nodes with
 //!   members ask for it from time to time.
 
+pub mod export;
 pub mod memory;
 mod op;
 pub mod payload;
@@ -48,7 +53,8 @@ use roomgate_shared::{
 };
 
 pub use self::op::{
-    Applied, Buried, CommandKey, Done, Join, Joined, Op, Positions, Refusal, Reply, Returning, Swept, Tail,
+    Action, Applied, Buried, CommandKey, Done, Join, Joined, Op, Positions, Refusal, Reply, Returning, Swept,
+    Tail,
 };
 
 /// A boxed future: the trait is used as an object.
@@ -65,7 +71,9 @@ pub struct StoreLimits {
     pub log_bytes: u64,
     /// Life of a room from its last change.
     pub active_ttl: Duration,
-    /// How long messages are kept.
+    /// Life of a room that waits, from its last change.
+    pub waiting_ttl: Duration,
+    /// How long messages are kept, in a room that does not say.
     pub retention: Duration,
     /// How long command ids are remembered.
     pub dedupe: Duration,
@@ -108,6 +116,7 @@ impl Default for StoreLimits {
             log_age: Duration::from_secs(600),
             log_bytes: 8 * 1024 * 1024,
             active_ttl: Duration::from_secs(3600),
+            waiting_ttl: Duration::from_secs(1800),
             retention: Duration::from_secs(24 * 3600),
             dedupe: Duration::from_secs(600),
             page_bytes: 1024 * 1024,

@@ -8,9 +8,12 @@ use roomgate_shared::{
     protocol::{
         JsonText,
         codes::ErrorCode,
-        command::{Fields, Since},
+        command::{Fields, Moderation, RoomStatus, Since},
+        config::ConfigChange,
     },
 };
+
+use super::export::{Exported, RestoredMessage, RoomData};
 
 /// What makes a command happen once, however often it is sent. The user is the operation's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +109,100 @@ pub enum Op {
         /// A [`payload`] of the signal kind.
         payload: Bytes,
     },
+    /// Changes the body of a message. `not_found`; `forbidden` unless it is one's own or `moderates`; `conflict` (details
+    /// `"version":n,"message":{…}`) unless it has `if_version`; `bad_request` where an image gets another body. Event
+    /// `message.edited`. Ack: `{"message":{…}}`.
+    MessageEdit {
+        /// Author of the change.
+        by: UserId,
+        /// The command, if it is to happen once.
+        key: Option<CommandKey>,
+        /// Which.
+        message_id: String,
+        /// The new body.
+        body: JsonText,
+        /// Expected version.
+        if_version: Option<u64>,
+        /// Others' messages, too.
+        moderates: bool,
+    },
+    /// Removes a message; refused as [`Op::MessageEdit`]. Event `message.deleted`. Ack: `{"seq":n}`.
+    MessageDelete {
+        /// Author of the change.
+        by: UserId,
+        /// The command, if it is to happen once.
+        key: Option<CommandKey>,
+        /// Which.
+        message_id: String,
+        /// Others' messages, too.
+        moderates: bool,
+    },
+    /// What a client with these messages lacks of those sent from `from` to `to`. Ack: `{"missing":[…],"changed":[…],
+    /// "gone":[…],"next":ms}`, `next` only where the answer ends before `to`.
+    MessageMissing {
+        /// Unix ms.
+        from: u64,
+        /// Unix ms.
+        to: u64,
+        /// Ids, each once, and the version where the client says so.
+        ids: Vec<(String, Option<u64>)>,
+    },
+    /// What a moderator does about a user. Event `user.muted` and so on; who is put out leaves (`left`, in a room that
+    /// counts, too). Kick: `not_found` for one that is no member. What changes nothing makes no event. Ack: `{"seq":n}`.
+    Moderate {
+        /// The moderator.
+        by: UserId,
+        /// The command, if it is to happen once.
+        key: Option<CommandKey>,
+        /// What is done.
+        action: Action,
+        /// About whom, why and for how long.
+        about: Moderation,
+    },
+    /// Changes the configuration. Event `room.configured`. Ack: `{"config":{…},"seq":n}`.
+    Configure {
+        /// Author.
+        by: UserId,
+        /// The command, if it is to happen once.
+        key: Option<CommandKey>,
+        /// What is changed.
+        change: ConfigChange,
+    },
+    /// Changes the status. Event `room.status`. A completed room refuses everything but what is under way inside of it
+    /// (`room_closed`). Ack: `{"seq":n}`.
+    Status {
+        /// Author.
+        by: UserId,
+        /// The command, if it is to happen once.
+        key: Option<CommandKey>,
+        /// What it is to be.
+        status: RoomStatus,
+    },
+    /// A part of a completed room, from the message at rank `from` on; `conflict` for a room that is not completed.
+    /// [`Done::Exported`]. Alone in its batch, as the four that follow.
+    Export {
+        /// 0 at first.
+        from: u64,
+    },
+    /// The completed room has been archived as it was at `seq` of `epoch`: it goes. `conflict` if it is not that any more.
+    /// Ack: `{}`.
+    Remove {
+        /// What was archived.
+        at: Since,
+    },
+    /// The completed room could not be archived, for this reason. It stays, and is swept again. Ack: `{}`.
+    Trouble {
+        /// For whoever looks.
+        reason: String,
+    },
+    /// Messages of a room that is to be, before [`Op::Restore`]; passed over where there is one. Ack: `{}`.
+    RestoreMessages {
+        /// In order.
+        messages: Vec<RestoredMessage>,
+    },
+    /// Makes a room of what was archived, with those messages, unless it is there. Its members are `away`; its order goes
+    /// on in another epoch. Ack: `{}`.
+    Restore(Box<RoomData>),
     /// A page of members ordered by user id (bytewise). The cursor is the last user id of the page before. Ack:
     /// `{"users":[…],"total":n,"cursor":…}`, `cursor` only if more follow.
     UsersList {
@@ -147,6 +244,39 @@ pub enum Op {
     },
 }
 
+/// [`Op::Moderate`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Out; for a time, if one is given.
+    Kick,
+    /// May only read.
+    Mute,
+    /// May write again.
+    Unmute,
+    /// Out, and not in again.
+    Ban,
+    /// May come in again.
+    Unban,
+}
+
+impl Action {
+    /// The action's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::Kick => "kick",
+            Action::Mute => "mute",
+            Action::Unmute => "unmute",
+            Action::Ban => "ban",
+            Action::Unban => "unban",
+        }
+    }
+
+    /// Whether a member may be put out by it.
+    pub fn puts_out(self) -> bool {
+        matches!(self, Action::Kick | Action::Ban)
+    }
+}
+
 /// One of [`Op::Return`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Returning {
@@ -186,12 +316,23 @@ impl Op {
             Op::Join(_)
             | Op::StateGet { .. }
             | Op::MessageHistory { .. }
+            | Op::MessageMissing { .. }
             | Op::UsersList { .. }
+            | Op::Export { .. }
             | Op::Tail(_) => true,
             Op::Part { .. }
             | Op::PresenceUpdate { .. }
             | Op::StatePatch { .. }
             | Op::MessageSend { .. }
+            | Op::MessageEdit { .. }
+            | Op::MessageDelete { .. }
+            | Op::Moderate { .. }
+            | Op::Configure { .. }
+            | Op::Status { .. }
+            | Op::Remove { .. }
+            | Op::Trouble { .. }
+            | Op::RestoreMessages { .. }
+            | Op::Restore(_)
             | Op::Broadcast { .. }
             | Op::Signal { .. }
             | Op::Positions { .. }
@@ -235,6 +376,8 @@ pub enum Done {
     Swept(Swept),
     /// A part of the members of a room has been looked at for a dead node.
     Buried(Buried),
+    /// A part of a completed room.
+    Exported(Exported),
 }
 
 /// What a sweep did.
@@ -248,6 +391,8 @@ pub struct Swept {
     pub now: u64,
     /// When something is due again, by the same clock; not after `now`: there is more.
     pub next: u64,
+    /// The room is completed, and to be archived by the caller.
+    pub completed: bool,
 }
 
 /// What taking out a dead node's connections did.
@@ -279,6 +424,9 @@ pub struct Joined {
     pub positions: Positions,
     /// Resumed in a room that counts: how many members there are.
     pub occupancy: Option<u64>,
+    /// What nodes with members must know of the room: `{"config":{…},"mutes":{user: ms, 0 for ever}}`, JSON; `None` for a
+    /// room without any of it.
+    pub rules: Option<Bytes>,
 }
 
 /// Why an operation was refused. It has changed nothing.
@@ -290,6 +438,8 @@ pub struct Refusal {
     pub message: Cow<'static, str>,
     /// More members of the error's `data`: JSON text without braces.
     pub details: Option<String>,
+    /// When it is worth trying again, ms, where the store knows.
+    pub retry_ms: Option<u64>,
 }
 
 impl Refusal {
@@ -299,6 +449,7 @@ impl Refusal {
             code,
             message: message.into(),
             details: None,
+            retry_ms: None,
         }
     }
 }

@@ -26,7 +26,8 @@ pub(crate) fn once(id: &str, fingerprint: u64, mut op: Op) -> Op {
 fn again(reply: &Reply) -> String {
     match reply {
         Ok(Done::Again(text)) => text.clone(),
-        Ok(Done::Ack(_) | Done::Joined(_) | Done::Swept(_) | Done::Buried(_)) | Err(_) => {
+        Ok(Done::Ack(_) | Done::Joined(_) | Done::Swept(_) | Done::Buried(_) | Done::Exported(_))
+        | Err(_) => {
             panic!("not again: {reply:?}")
         }
     }
@@ -35,7 +36,8 @@ fn again(reply: &Reply) -> String {
 fn first(reply: &Reply) -> String {
     match reply {
         Ok(Done::Ack(text)) => text.clone(),
-        Ok(Done::Again(_) | Done::Joined(_) | Done::Swept(_) | Done::Buried(_)) | Err(_) => {
+        Ok(Done::Again(_) | Done::Joined(_) | Done::Swept(_) | Done::Buried(_) | Done::Exported(_))
+        | Err(_) => {
             panic!("not for the first time: {reply:?}")
         }
     }

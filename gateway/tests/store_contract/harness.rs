@@ -255,7 +255,8 @@ impl Node {
 pub(crate) fn ack(reply: &Reply) -> Value {
     match reply {
         Ok(Done::Ack(text)) => serde_json::from_str(text).unwrap(),
-        Ok(Done::Joined(_) | Done::Again(_) | Done::Swept(_) | Done::Buried(_)) | Err(_) => {
+        Ok(Done::Joined(_) | Done::Again(_) | Done::Swept(_) | Done::Buried(_) | Done::Exported(_))
+        | Err(_) => {
             panic!("no ack: {reply:?}")
         }
     }
@@ -265,7 +266,7 @@ pub(crate) fn ack(reply: &Reply) -> Value {
 pub(crate) fn joined(reply: &Reply) -> Joined {
     match reply {
         Ok(Done::Joined(joined)) => joined.clone(),
-        Ok(Done::Ack(_) | Done::Again(_) | Done::Swept(_) | Done::Buried(_)) | Err(_) => {
+        Ok(Done::Ack(_) | Done::Again(_) | Done::Swept(_) | Done::Buried(_) | Done::Exported(_)) | Err(_) => {
             panic!("no join: {reply:?}")
         }
     }
@@ -275,7 +276,8 @@ pub(crate) fn joined(reply: &Reply) -> Joined {
 pub(crate) fn swept(reply: &Reply) -> Swept {
     match reply {
         Ok(Done::Swept(swept)) => swept.clone(),
-        Ok(Done::Ack(_) | Done::Again(_) | Done::Joined(_) | Done::Buried(_)) | Err(_) => {
+        Ok(Done::Ack(_) | Done::Again(_) | Done::Joined(_) | Done::Buried(_) | Done::Exported(_))
+        | Err(_) => {
             panic!("no sweep: {reply:?}")
         }
     }
@@ -285,7 +287,7 @@ pub(crate) fn swept(reply: &Reply) -> Swept {
 pub(crate) fn buried(reply: &Reply) -> Buried {
     match reply {
         Ok(Done::Buried(buried)) => buried.clone(),
-        Ok(Done::Ack(_) | Done::Again(_) | Done::Joined(_) | Done::Swept(_)) | Err(_) => {
+        Ok(Done::Ack(_) | Done::Again(_) | Done::Joined(_) | Done::Swept(_) | Done::Exported(_)) | Err(_) => {
             panic!("nobody buried: {reply:?}")
         }
     }

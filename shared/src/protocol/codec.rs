@@ -8,10 +8,12 @@ use simd_json::{Buffers, Tape};
 use twox_hash::XxHash3_64;
 
 use super::{
-    DEFAULT_PAGE, MAX_BATCH, MAX_BROADCAST_BYTES, MAX_DEPTH, MAX_MOVE_BYTES, MAX_NAME_CHARS, MAX_PAGE,
-    MAX_PRESENCE_BYTES, MAX_SIGNAL_BYTES, MAX_SIGNAL_TO, MAX_STATE_BYTES,
+    DEFAULT_PAGE, MAX_BATCH, MAX_BROADCAST_BYTES, MAX_DEPTH, MAX_KNOWN_MESSAGES, MAX_MODERATION_MS,
+    MAX_MOVE_BYTES, MAX_NAME_CHARS, MAX_PAGE, MAX_PRESENCE_BYTES, MAX_REASON_CHARS, MAX_SIGNAL_BYTES,
+    MAX_SIGNAL_TO, MAX_STATE_BYTES,
     codes::ErrorCode,
-    command::{Command, CommandType, Fields, MessageKind, Since},
+    command::{Command, CommandType, Fields, MessageKind, Moderation, RoomStatus, Since},
+    config::ConfigChange,
     json::JsonText,
     tape::Json,
 };
@@ -50,14 +52,14 @@ pub struct Refused {
     pub message: String,
 }
 
-fn bad(message: impl Into<String>) -> Refused {
+pub(super) fn bad(message: impl Into<String>) -> Refused {
     Refused {
         code: ErrorCode::BadRequest,
         message: message.into(),
     }
 }
 
-fn too_large(message: impl Into<String>) -> Refused {
+pub(super) fn too_large(message: impl Into<String>) -> Refused {
     Refused {
         code: ErrorCode::TooLarge,
         message: message.into(),
@@ -136,6 +138,15 @@ impl Incoming<'_, '_> {
                 payload: data.payload("payload", MAX_BROADCAST_BYTES)?,
             },
             CommandType::MessageSend => data.message()?,
+            CommandType::MessageEdit => Command::MessageEdit {
+                message_id: data.message_id()?,
+                body: data.payload("body", usize::MAX)?,
+                if_version: data.version()?,
+            },
+            CommandType::MessageDelete => Command::MessageDelete {
+                message_id: data.message_id()?,
+            },
+            CommandType::MessageMissing => data.missing()?,
             CommandType::MessageHistory => {
                 let (before, after) = (data.string("before")?, data.string("after")?);
                 if before.is_some() && after.is_some() {
@@ -157,6 +168,22 @@ impl Incoming<'_, '_> {
                 cursor: data.string("cursor")?,
                 limit: data.count("limit", 1, MAX_PAGE, DEFAULT_PAGE)?,
             },
+            CommandType::UserKick => Command::UserKick(data.moderation()?),
+            CommandType::UserMute => Command::UserMute(data.moderation()?),
+            CommandType::UserUnmute => Command::UserUnmute(data.moderation()?),
+            CommandType::UserBan => Command::UserBan(data.moderation()?),
+            CommandType::UserUnban => Command::UserUnban(data.moderation()?),
+            CommandType::RoomConfigure => {
+                let data = self.data.ok_or_else(|| bad("`data` is missing"))?;
+                Command::RoomConfigure(ConfigChange::read(data)?)
+            }
+            CommandType::RoomStatus => {
+                let status = data.required_string("status")?;
+                let status = RoomStatus::parse(&status);
+                Command::RoomStatus {
+                    status: status.ok_or_else(|| bad("`status` is waiting, active or completed"))?,
+                }
+            }
         })
     }
 }
@@ -250,7 +277,7 @@ fn present<'t, 'f>(value: Option<Json<'t, 'f>>) -> Option<Json<'t, 'f>> {
     value.filter(|v| !v.is_null())
 }
 
-fn check_name(what: &str, name: &str) -> Result<(), Refused> {
+pub(super) fn check_name(what: &str, name: &str) -> Result<(), Refused> {
     let short =
         !name.is_empty() && name.len() <= 4 * MAX_NAME_CHARS && name.chars().count() <= MAX_NAME_CHARS;
     if short {
@@ -259,6 +286,16 @@ fn check_name(what: &str, name: &str) -> Result<(), Refused> {
         Err(bad(format!(
             "`{what}`: a name has 1 to {MAX_NAME_CHARS} characters"
         )))
+    }
+}
+
+/// Message ids are made by the server; what cannot be one need not be looked for.
+fn check_message_id(what: &str, id: &str) -> Result<(), Refused> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    if (1..=64).contains(&id.len()) && id.bytes().all(plain) {
+        Ok(())
+    } else {
+        Err(bad(format!("`{what}`: not a message id")))
     }
 }
 
@@ -445,6 +482,76 @@ impl<'t, 'f> Data<'t, 'f> {
         Ok(Command::MessageSend { body, kind })
     }
 
+    fn version(&self) -> Result<Option<u64>, Refused> {
+        self.get("ifVersion")
+            .map(|v| v.integer().ok_or_else(|| bad("`ifVersion` is an integer")))
+            .transpose()
+    }
+
+    fn message_id(&self) -> Result<String, Refused> {
+        let id = self.required_string("messageId")?;
+        check_message_id("messageId", &id)?;
+        Ok(id)
+    }
+
+    fn time(&self, name: &str) -> Result<u64, Refused> {
+        self.get(name)
+            .and_then(Json::integer)
+            .ok_or_else(|| bad(format!("`{name}` is a time, Unix ms")))
+    }
+
+    fn missing(&self) -> Result<Command, Refused> {
+        let (from, to) = (self.time("from")?, self.time("to")?);
+        let wrong = || bad("`ids` is a list of message ids, or an object of message ids and versions");
+        let value = self.get("ids").ok_or_else(wrong)?;
+        let mut ids = Vec::new();
+        if let Some(items) = value.items() {
+            for item in items {
+                ids.push((item.text().ok_or_else(wrong)?.to_owned(), None));
+            }
+        } else {
+            for (id, version) in value.members().ok_or_else(wrong)? {
+                ids.push((id.to_owned(), Some(version.integer().ok_or_else(wrong)?)));
+            }
+        }
+        if ids.len() > MAX_KNOWN_MESSAGES {
+            return Err(too_large(format!(
+                "`ids` names {} messages; {MAX_KNOWN_MESSAGES} are allowed",
+                ids.len()
+            )));
+        }
+        ids.iter().try_for_each(|(id, _)| check_message_id("ids", id))?;
+        distinct(ids.iter().map(|(id, _)| id))?;
+        Ok(Command::MessageMissing { from, to, ids })
+    }
+
+    fn moderation(&self) -> Result<Moderation, Refused> {
+        let user = self.required_string("user")?;
+        let user = UserId::new(user).map_err(|e| bad(format!("`user`: {e}")))?;
+        let reason = self.string("reason")?;
+        if reason
+            .as_ref()
+            .is_some_and(|reason| reason.is_empty() || reason.chars().count() > MAX_REASON_CHARS)
+        {
+            return Err(bad(format!("`reason` has 1 to {MAX_REASON_CHARS} characters")));
+        }
+        let duration = self.get("durationMs").map(|value| {
+            value
+                .integer()
+                .filter(|ms| (1..=MAX_MODERATION_MS).contains(ms))
+                .ok_or_else(|| {
+                    bad(format!(
+                        "`durationMs` is an integer from 1 to {MAX_MODERATION_MS}"
+                    ))
+                })
+        });
+        Ok(Moderation {
+            user,
+            reason,
+            duration_ms: duration.transpose()?,
+        })
+    }
+
     fn state_patch(&self) -> Result<Command, Refused> {
         let set = self.fields("set")?;
         let remove = self.names("remove")?.unwrap_or_default();
@@ -477,10 +584,7 @@ impl<'t, 'f> Data<'t, 'f> {
                 message: format!("`set` has {bytes} bytes; a room's state may have {MAX_STATE_BYTES}"),
             });
         }
-        let if_version = self
-            .get("ifVersion")
-            .map(|v| v.integer().ok_or_else(|| bad("`ifVersion` is an integer")))
-            .transpose()?;
+        let if_version = self.version()?;
         Ok(Command::StatePatch {
             set,
             remove,
@@ -491,7 +595,7 @@ impl<'t, 'f> Data<'t, 'f> {
 }
 
 /// Whether compact JSON is a string that is a data URL of an accepted image type, with well-formed base64.
-fn is_image_url(json: &str) -> bool {
+pub fn is_image_url(json: &str) -> bool {
     let Some(text) = json.strip_prefix('"').and_then(|t| t.strip_suffix('"')) else {
         return false;
     };

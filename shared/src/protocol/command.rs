@@ -4,7 +4,7 @@
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::json::JsonText;
+use super::{config::ConfigChange, json::JsonText};
 use crate::ids::{CommandId, RoomId, UserId};
 
 macro_rules! command_types {
@@ -51,14 +51,34 @@ command_types! {
     Broadcast = "broadcast";
     /// Send a message.
     MessageSend = "message.send";
+    /// Change a message's body.
+    MessageEdit = "message.edit";
+    /// Remove a message.
+    MessageDelete = "message.delete";
     /// Page through messages.
     MessageHistory = "message.history";
+    /// Compare the messages that a client has with those of the room.
+    MessageMissing = "message.missing";
     /// Read the shared state.
     StateGet = "state.get";
     /// Change the shared state.
     StatePatch = "state.patch";
     /// Page through members.
     UsersList = "users.list";
+    /// Put a user out of the room.
+    UserKick = "user.kick";
+    /// Let a user only read.
+    UserMute = "user.mute";
+    /// End that.
+    UserUnmute = "user.unmute";
+    /// Put a user out of the room and keep it out.
+    UserBan = "user.ban";
+    /// Let it in again.
+    UserUnban = "user.unban";
+    /// Change the room's configuration.
+    RoomConfigure = "room.configure";
+    /// Change the room's status.
+    RoomStatus = "room.status";
 }
 
 impl CommandType {
@@ -69,7 +89,16 @@ impl CommandType {
             CommandType::PresenceUpdate
             | CommandType::Broadcast
             | CommandType::MessageSend
-            | CommandType::StatePatch => true,
+            | CommandType::MessageEdit
+            | CommandType::MessageDelete
+            | CommandType::StatePatch
+            | CommandType::UserKick
+            | CommandType::UserMute
+            | CommandType::UserUnmute
+            | CommandType::UserBan
+            | CommandType::UserUnban
+            | CommandType::RoomConfigure
+            | CommandType::RoomStatus => true,
             CommandType::Auth
             | CommandType::Ping
             | CommandType::Join
@@ -77,6 +106,7 @@ impl CommandType {
             | CommandType::Move
             | CommandType::Signal
             | CommandType::MessageHistory
+            | CommandType::MessageMissing
             | CommandType::StateGet
             | CommandType::UsersList => false,
         }
@@ -115,6 +145,47 @@ impl MessageKind {
             MessageKind::Image => "image",
         }
     }
+}
+
+/// A room's place in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RoomStatus {
+    /// Made, and not begun: a lobby. It lives shorter.
+    Waiting,
+    /// In use.
+    #[default]
+    Active,
+    /// At its end: it takes nothing any more, is archived and then removed.
+    Completed,
+}
+
+impl RoomStatus {
+    /// The status on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RoomStatus::Waiting => "waiting",
+            RoomStatus::Active => "active",
+            RoomStatus::Completed => "completed",
+        }
+    }
+
+    /// The status that `text` names, if there is one.
+    pub fn parse(text: &str) -> Option<Self> {
+        [RoomStatus::Waiting, RoomStatus::Active, RoomStatus::Completed]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+    }
+}
+
+/// What a moderator does about a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moderation {
+    /// The user.
+    pub user: UserId,
+    /// What others are told, 1 to [`MAX_REASON_CHARS`](super::MAX_REASON_CHARS) characters.
+    pub reason: Option<String>,
+    /// For how long, ms; `None`: until it is ended, and of a kick: the user may come again at once.
+    pub duration_ms: Option<u64>,
 }
 
 /// Named JSON values, each name once, in the order of the client.
@@ -176,6 +247,29 @@ pub enum Command {
         /// Text or image.
         kind: MessageKind,
     },
+    /// Change a message's body.
+    MessageEdit {
+        /// Which.
+        message_id: String,
+        /// Any JSON; for an image, a data URL.
+        body: JsonText,
+        /// Only if the message has this version.
+        if_version: Option<u64>,
+    },
+    /// Remove a message.
+    MessageDelete {
+        /// Which.
+        message_id: String,
+    },
+    /// Compare the messages that a client has with those of the room.
+    MessageMissing {
+        /// Sent at this time or later, Unix ms.
+        from: u64,
+        /// Sent at this time or earlier, Unix ms.
+        to: u64,
+        /// Ids that the client has, each once, and the version where it says so.
+        ids: Vec<(String, Option<u64>)>,
+    },
     /// Page through messages: the newest, or those next to a cursor.
     MessageHistory {
         /// Messages before this cursor.
@@ -208,6 +302,23 @@ pub enum Command {
         /// 1 to 200.
         limit: usize,
     },
+    /// Put a user out of the room.
+    UserKick(Moderation),
+    /// Let a user only read.
+    UserMute(Moderation),
+    /// End that.
+    UserUnmute(Moderation),
+    /// Put a user out of the room and keep it out.
+    UserBan(Moderation),
+    /// Let it in again.
+    UserUnban(Moderation),
+    /// Change the room's configuration.
+    RoomConfigure(ConfigChange),
+    /// Change the room's status.
+    RoomStatus {
+        /// What it is to be.
+        status: RoomStatus,
+    },
 }
 
 impl Command {
@@ -223,10 +334,20 @@ impl Command {
             Command::Signal { .. } => CommandType::Signal,
             Command::Broadcast { .. } => CommandType::Broadcast,
             Command::MessageSend { .. } => CommandType::MessageSend,
+            Command::MessageEdit { .. } => CommandType::MessageEdit,
+            Command::MessageDelete { .. } => CommandType::MessageDelete,
             Command::MessageHistory { .. } => CommandType::MessageHistory,
+            Command::MessageMissing { .. } => CommandType::MessageMissing,
             Command::StateGet { .. } => CommandType::StateGet,
             Command::StatePatch { .. } => CommandType::StatePatch,
             Command::UsersList { .. } => CommandType::UsersList,
+            Command::UserKick(_) => CommandType::UserKick,
+            Command::UserMute(_) => CommandType::UserMute,
+            Command::UserUnmute(_) => CommandType::UserUnmute,
+            Command::UserBan(_) => CommandType::UserBan,
+            Command::UserUnban(_) => CommandType::UserUnban,
+            Command::RoomConfigure(_) => CommandType::RoomConfigure,
+            Command::RoomStatus { .. } => CommandType::RoomStatus,
         }
     }
 }
@@ -323,6 +444,29 @@ impl Serialize for DataOf<'_> {
                 map.serialize_entry("body", body)?;
                 map.serialize_entry("kind", kind.as_str())?;
             }
+            Command::MessageEdit {
+                message_id,
+                body,
+                if_version,
+            } => {
+                map.serialize_entry("messageId", message_id)?;
+                map.serialize_entry("body", body)?;
+                if let Some(version) = if_version {
+                    map.serialize_entry("ifVersion", version)?;
+                }
+            }
+            Command::MessageDelete { message_id } => map.serialize_entry("messageId", message_id)?,
+            Command::MessageMissing { from, to, ids } => {
+                map.serialize_entry("from", from)?;
+                map.serialize_entry("to", to)?;
+                // A list cannot say a version, and a map cannot leave it out.
+                if ids.iter().all(|(_, version)| version.is_some()) {
+                    map.serialize_entry("ids", &AsObject(ids))?;
+                } else {
+                    let ids: Vec<&String> = ids.iter().map(|(id, _)| id).collect();
+                    map.serialize_entry("ids", &ids)?;
+                }
+            }
             Command::MessageHistory { before, after, limit } => {
                 if let Some(before) = before {
                     map.serialize_entry("before", before)?;
@@ -356,6 +500,25 @@ impl Serialize for DataOf<'_> {
                 }
                 map.serialize_entry("limit", limit)?;
             }
+            Command::UserKick(moderation)
+            | Command::UserMute(moderation)
+            | Command::UserUnmute(moderation)
+            | Command::UserBan(moderation)
+            | Command::UserUnban(moderation) => {
+                map.serialize_entry("user", &moderation.user)?;
+                if let Some(reason) = &moderation.reason {
+                    map.serialize_entry("reason", reason)?;
+                }
+                if let Some(ms) = moderation.duration_ms {
+                    map.serialize_entry("durationMs", &ms)?;
+                }
+            }
+            Command::RoomConfigure(change) => {
+                for (name, value) in change.nested() {
+                    map.serialize_entry(&name, &value)?;
+                }
+            }
+            Command::RoomStatus { status } => map.serialize_entry("status", status.as_str())?,
         }
         map.end()
     }

@@ -5,7 +5,7 @@
 //! the command, and every gateway passes those bytes on.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     codes::ErrorCode,
@@ -163,6 +163,55 @@ pub struct Left {
     pub reason: String,
 }
 
+/// `data` of `user.muted`, `user.unmuted`, `user.banned` and `user.unbanned`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moderated {
+    /// The user's id.
+    pub user: String,
+    /// When it ends, Unix ms; absent: not by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+    /// What the moderator gave as a reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `data` of `message.deleted`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageDeleted {
+    /// Which.
+    pub message_id: String,
+}
+
+/// `data` of `room.configured`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoomConfigured {
+    /// The whole configuration.
+    pub config: Map<String, Value>,
+}
+
+/// `data` of `room.status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusChanged {
+    /// `waiting`, `active` or `completed`.
+    pub status: String,
+}
+
+/// `data` of the ack of `message.missing`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MissingAnswer {
+    /// Messages that the client lacks, oldest first.
+    pub missing: Vec<Message>,
+    /// Messages of which the client has another version, oldest first.
+    pub changed: Vec<Message>,
+    /// Ids of messages that are deleted, or past retention.
+    pub gone: Vec<String>,
+    /// The answer ends before this time, for it would have been too long: ask again from there on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
 /// `data` of `state.patched`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatePatched {
@@ -261,10 +310,26 @@ pub enum EventType {
     Presence,
     /// A message.
     MessageSent,
+    /// A message has another body.
+    MessageEdited,
+    /// A message is gone.
+    MessageDeleted,
     /// The state changed.
     StatePatched,
     /// The application's own.
     Broadcast,
+    /// A user may only read.
+    UserMuted,
+    /// It may write again.
+    UserUnmuted,
+    /// A user may not come in.
+    UserBanned,
+    /// It may come in again.
+    UserUnbanned,
+    /// The configuration changed.
+    RoomConfigured,
+    /// The status changed.
+    RoomStatus,
 }
 
 impl EventType {
@@ -272,8 +337,16 @@ impl EventType {
     pub const ALL: &'static [EventType] = &[
         EventType::Presence,
         EventType::MessageSent,
+        EventType::MessageEdited,
+        EventType::MessageDeleted,
         EventType::StatePatched,
         EventType::Broadcast,
+        EventType::UserMuted,
+        EventType::UserUnmuted,
+        EventType::UserBanned,
+        EventType::UserUnbanned,
+        EventType::RoomConfigured,
+        EventType::RoomStatus,
     ];
 
     /// The type on the wire.
@@ -281,8 +354,16 @@ impl EventType {
         match self {
             EventType::Presence => "presence",
             EventType::MessageSent => "message.sent",
+            EventType::MessageEdited => "message.edited",
+            EventType::MessageDeleted => "message.deleted",
             EventType::StatePatched => "state.patched",
             EventType::Broadcast => "broadcast",
+            EventType::UserMuted => "user.muted",
+            EventType::UserUnmuted => "user.unmuted",
+            EventType::UserBanned => "user.banned",
+            EventType::UserUnbanned => "user.unbanned",
+            EventType::RoomConfigured => "room.configured",
+            EventType::RoomStatus => "room.status",
         }
     }
 }
@@ -338,6 +419,56 @@ pub fn message_text(epoch: &str, seq: u64, ts: u64, tail: &str) -> String {
     out.push(',');
     out.push_str(tail);
     out
+}
+
+/// A message's text, taken apart as far as an edit needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageParts {
+    /// Who sent it.
+    pub by: String,
+    /// `text` or `image`.
+    pub kind: String,
+    /// 1, and one more with each edit.
+    pub version: u64,
+    /// Where the body begins, and where it ends.
+    body: std::ops::Range<usize>,
+}
+
+impl MessageParts {
+    /// Reads a text that [`message_text`] or [`MessageParts::edited`] wrote.
+    pub fn read(text: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Parts<'a> {
+            by: String,
+            kind: String,
+            version: u64,
+            #[serde(borrow)]
+            body: &'a RawValue,
+        }
+        let parts: Parts<'_> = serde_json::from_str(text).ok()?;
+        let body = parts.body.get();
+        let start = (body.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+        Some(Self {
+            by: parts.by,
+            kind: parts.kind,
+            version: parts.version,
+            body: start..start + body.len(),
+        })
+    }
+
+    /// The text with another body, edited at `ts`.
+    pub fn edited(&self, text: &str, body: &str, ts: u64) -> String {
+        let version = self.version + 1;
+        format!(
+            "{}{body},\"version\":{version},\"editedAt\":{ts}}}",
+            &text[..self.body.start]
+        )
+    }
+
+    /// Length of the body.
+    pub fn body_len(&self) -> usize {
+        self.body.len()
+    }
 }
 
 /// The text of `status`: whether the store is away.

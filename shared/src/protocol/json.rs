@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use serde::{Serialize, Serializer, ser::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::Error as _};
 use serde_json::value::RawValue;
 
 /// One JSON value as compact text (no white space between tokens), as the decoder made it.
@@ -45,6 +45,14 @@ impl JsonText {
 impl fmt::Debug for JsonText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for JsonText {
+    /// Keeps the text as it stands, which its writer made compact.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        Ok(Self(raw.get().into()))
     }
 }
 

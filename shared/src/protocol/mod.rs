@@ -3,14 +3,17 @@
 pub mod codec;
 pub mod codes;
 pub mod command;
+pub mod config;
 pub mod event;
 pub mod json;
+pub mod lane;
 mod tape;
 
 pub use codec::{Decoder, Incoming, Malformed};
 pub use codes::{CloseCode, ErrorCode};
 pub use command::{Command, CommandFrame, CommandType};
 pub use json::JsonText;
+pub use lane::Lane;
 
 /// The subprotocol of this version, as it stands in `Sec-WebSocket-Protocol`.
 pub const SUBPROTOCOL: &str = "roomgate.v1";
@@ -36,3 +39,11 @@ pub const MAX_PAGE: usize = 200;
 pub const DEFAULT_PAGE: usize = 50;
 /// Most user ids in the `to` of a signal.
 pub const MAX_SIGNAL_TO: usize = 1_000;
+/// Longest reason that a moderator gives, in characters.
+pub const MAX_REASON_CHARS: usize = 256;
+/// Longest time for which a user is muted, banned or kept out, ms: ten years.
+pub const MAX_MODERATION_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+/// Most messages that a client may name in a `message.missing`.
+pub const MAX_KNOWN_MESSAGES: usize = 1_000;
+/// Largest configuration of a room, in bytes of JSON.
+pub const MAX_CONFIG_BYTES: usize = 8 * 1024;

@@ -92,6 +92,13 @@ pub(crate) struct MessageAck {
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(crate) struct ConfigAck {
+    pub(crate) config: Map<String, Value>,
+    pub(crate) seq: u64,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct HistoryAck {
     pub(crate) messages: Vec<Message>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -427,7 +427,7 @@ mod ticks {
     }
 
     fn go(room: &LocalRoom, client: &Arc<Client>, position: &str) {
-        room.moved(client, JsonText::from_trusted(position));
+        room.moved(client, JsonText::from_trusted(position), 0).unwrap();
     }
 
     fn from_elsewhere(room: &LocalRoom, moves: &[(&str, &str)]) {

@@ -34,10 +34,20 @@ impl Session {
             | Command::Signal { .. }
             | Command::Broadcast { .. }
             | Command::MessageSend { .. }
+            | Command::MessageEdit { .. }
+            | Command::MessageDelete { .. }
+            | Command::MessageMissing { .. }
             | Command::MessageHistory { .. }
             | Command::StateGet { .. }
             | Command::StatePatch { .. }
-            | Command::UsersList { .. } => {
+            | Command::UsersList { .. }
+            | Command::UserKick(_)
+            | Command::UserMute(_)
+            | Command::UserUnmute(_)
+            | Command::UserBan(_)
+            | Command::UserUnban(_)
+            | Command::RoomConfigure(_)
+            | Command::RoomStatus { .. } => {
                 self.refuse(id, None, ErrorCode::BadRequest, "`room` is missing");
             }
         }

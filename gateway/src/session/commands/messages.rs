@@ -1,4 +1,4 @@
-//! `message.send`, `broadcast`, `signal`.
+//! `message.send`, `message.edit`, `message.delete`, `broadcast`, `signal`.
 
 use roomgate_shared::{
     ids::{RoomId, UserId},
@@ -16,6 +16,14 @@ pub(super) fn send(
     body: &JsonText,
     kind: MessageKind,
 ) -> Result<Op, Refused> {
+    check_body(session, body)?;
+    let by = session.client.user.clone();
+    let tail = event::message_tail(by.as_str(), kind.as_str(), body.as_str());
+    Ok(Op::MessageSend { by, key, tail })
+}
+
+/// The gateway's own bound; the store asks for the room's.
+fn check_body(session: &Session, body: &JsonText) -> Result<(), Refused> {
     let max = session.context.limits.max_message_bytes;
     if body.len() > max {
         return Err(Refused {
@@ -23,9 +31,35 @@ pub(super) fn send(
             message: format!("`body` has {} bytes; {max} are allowed", body.len()),
         });
     }
-    let by = session.client.user.clone();
-    let tail = event::message_tail(by.as_str(), kind.as_str(), body.as_str());
-    Ok(Op::MessageSend { by, key, tail })
+    Ok(())
+}
+
+pub(super) fn edit(
+    session: &Session,
+    room: &RoomId,
+    key: Option<CommandKey>,
+    message_id: String,
+    body: JsonText,
+    if_version: Option<u64>,
+) -> Result<Op, Refused> {
+    check_body(session, &body)?;
+    Ok(Op::MessageEdit {
+        by: session.client.user.clone(),
+        key,
+        message_id,
+        body,
+        if_version,
+        moderates: session.moderates(room),
+    })
+}
+
+pub(super) fn delete(session: &Session, room: &RoomId, key: Option<CommandKey>, message_id: String) -> Op {
+    Op::MessageDelete {
+        by: session.client.user.clone(),
+        key,
+        message_id,
+        moderates: session.moderates(room),
+    }
 }
 
 pub(super) fn broadcast(session: &Session, key: Option<CommandKey>, name: &str, payload: &JsonText) -> Op {

@@ -3,6 +3,7 @@
 mod connection;
 mod members;
 mod messages;
+mod moderation;
 mod state;
 
 use roomgate_shared::{
@@ -11,7 +12,7 @@ use roomgate_shared::{
 };
 
 use super::Session;
-use crate::store::{CommandKey, Op};
+use crate::store::{Action, CommandKey, Op};
 
 /// The operation of a command that concerns a room, after the checks that need no store. `key` is that of a command that
 /// is to happen once.
@@ -37,6 +38,20 @@ pub(super) fn operation(
         Command::Signal { event, payload, to } => messages::signal(session, room, &event, &payload, to),
         Command::Broadcast { event, payload } => messages::broadcast(session, key, &event, &payload),
         Command::MessageSend { body, kind } => messages::send(session, key, &body, kind)?,
+        Command::MessageEdit {
+            message_id,
+            body,
+            if_version,
+        } => messages::edit(session, room, key, message_id, body, if_version)?,
+        Command::MessageDelete { message_id } => messages::delete(session, room, key, message_id),
+        Command::MessageMissing { from, to, ids } => Op::MessageMissing { from, to, ids },
+        Command::UserKick(about) => moderation::moderate(session, key, Action::Kick, about),
+        Command::UserMute(about) => moderation::moderate(session, key, Action::Mute, about),
+        Command::UserUnmute(about) => moderation::moderate(session, key, Action::Unmute, about),
+        Command::UserBan(about) => moderation::moderate(session, key, Action::Ban, about),
+        Command::UserUnban(about) => moderation::moderate(session, key, Action::Unban, about),
+        Command::RoomConfigure(change) => moderation::configure(session, key, change)?,
+        Command::RoomStatus { status } => moderation::status(session, key, status),
         Command::MessageHistory { before, after, limit } => Op::MessageHistory { before, after, limit },
         Command::StateGet { fields } => Op::StateGet { fields },
         Command::StatePatch {

@@ -1,12 +1,13 @@
 //! One batch of operations on a room.
 
+mod governance;
 mod members;
 
 use bytes::Bytes;
 use roomgate_shared::{
     ids::UserId,
     protocol::{
-        ErrorCode, MAX_STATE_BYTES,
+        ErrorCode, Lane, MAX_STATE_BYTES,
         command::{Fields, Since},
         event::{self, EventType, event_text},
         json::{push_str, quoted},
@@ -20,8 +21,13 @@ use super::{
     room::{Room, push_object},
 };
 use crate::store::{
-    Buried, CommandKey, Done, Joined, Op, Positions, PresenceMode, Refusal, Reply, StoreLimits, payload,
+    Buried, CommandKey, Done, Joined, Op, Positions, PresenceMode, Refusal, Reply, StoreLimits,
+    export::Exported,
+    payload::{self, Payload},
 };
+
+/// Most messages of one part of an export.
+const PART: usize = 256;
 
 /// Largest magnitude below which every integer is a double.
 const EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
@@ -39,6 +45,8 @@ pub(super) struct Batch<'a> {
     /// What members are told of each other, and how many there were.
     telling: PresenceMode,
     were: usize,
+    /// What they are told has changed within the batch to this.
+    turned: Option<PresenceMode>,
     /// Messages past retention that went.
     purged: u64,
     /// Replies, `None` where the end of the batch decides.
@@ -71,12 +79,16 @@ impl<'a> Batch<'a> {
             events: Vec::new(),
             signals: Vec::new(),
             presence: Presence::default(),
+            turned: None,
             replies: Vec::new(),
             pictures: Vec::new(),
         }
     }
 
     pub(super) fn op(&mut self, op: Op) {
+        if self.room.rules.is_completed() && is_shut_out(&op) {
+            return self.replies.push(Some(Err(closed())));
+        }
         let reply = match op {
             Op::Join(join) => self.join(join),
             Op::Part {
@@ -104,13 +116,26 @@ impl<'a> Batch<'a> {
                 increment,
                 if_version,
             } => Some(self.once(&by, key, again_patched, |batch| {
+                batch.room.rules.hindered(Lane::State, by.as_str(), batch.now)?;
                 batch.state_patch(&by, set, remove, increment, if_version)
             })),
             Op::MessageSend { by, key, tail } => {
                 let epoch = self.room.epoch.clone();
                 let again =
                     |first: First| message_ack(&event::message_text(&epoch, first.seq, first.ts, &tail));
-                Some(self.once(&by, key, again, |batch| Ok(batch.message_send(&by, &tail))))
+                Some(self.once(&by, key, again, |batch| {
+                    if batch.room.rules.is_strict() {
+                        let parts = event::MessageParts::read(&event::message_text("e", 0, 0, &tail));
+                        if let Some(parts) = parts {
+                            batch.room.rules.fits(&parts.kind, parts.body_len())?;
+                        }
+                    }
+                    batch
+                        .room
+                        .rules
+                        .hindered(Lane::Messages, by.as_str(), batch.now)?;
+                    Ok(batch.message_send(&by, &tail))
+                }))
             }
             Op::MessageHistory { before, after, limit } => Some(pages::history(
                 self.room,
@@ -124,14 +149,43 @@ impl<'a> Batch<'a> {
                 key,
                 |first| seq_ack(first.seq),
                 |batch| {
+                    batch
+                        .room
+                        .rules
+                        .hindered(Lane::Broadcasts, by.as_str(), batch.now)?;
                     let seq = batch.event(EventType::Broadcast, Some(by.as_str()), |_, _| data);
                     Ok((0, seq_ack(seq)))
                 },
             )),
-            Op::Signal { payload } => {
-                self.signals.push(payload);
-                Some(Ok(Done::Ack("{}".to_owned())))
-            }
+            Op::Signal { payload } => Some(self.signal(payload)),
+            Op::MessageEdit {
+                by,
+                key,
+                message_id,
+                body,
+                if_version,
+                moderates,
+            } => Some(self.message_edit(&by, key, &message_id, &body, if_version, moderates)),
+            Op::MessageDelete {
+                by,
+                key,
+                message_id,
+                moderates,
+            } => Some(self.message_delete(&by, key, &message_id, moderates)),
+            Op::MessageMissing { from, to, ids } => Some(self.message_missing(from, to, &ids)),
+            Op::Moderate {
+                by,
+                key,
+                action,
+                about,
+            } => Some(self.moderate(&by, key, action, &about)),
+            Op::Configure { by, key, change } => Some(self.configure(&by, key, change)),
+            Op::Status { by, key, status } => Some(self.status(&by, key, status)),
+            Op::Export { from } => Some(self.export(from)),
+            Op::Remove { at } => Some(self.remove(&at)),
+            Op::Trouble { .. } => Some(self.completed().map(|()| Done::Ack("{}".to_owned()))),
+            // The store does these without a room.
+            Op::RestoreMessages { .. } | Op::Restore(_) => Some(Ok(Done::Ack("{}".to_owned()))),
             Op::UsersList { cursor, limit } => Some(pages::users(self.room, cursor.as_deref(), limit)),
             Op::Tail(tail) => {
                 self.pictures
@@ -259,6 +313,7 @@ impl<'a> Batch<'a> {
         let room = &mut *self.room;
         room.seq += 1;
         room.active = self.now;
+        room.others += u64::from(kind != EventType::MessageSent);
         let data = data(room.seq, room);
         let text = Bytes::from(event_text(kind, room.id.as_str(), room.seq, self.now, by, &data));
         room.log(self.now, text.clone(), self.limits);
@@ -277,6 +332,50 @@ impl<'a> Batch<'a> {
         let ack = message_ack(&text);
         self.room.messages.insert(id, (now, text));
         (0, ack)
+    }
+
+    fn signal(&mut self, payload: Bytes) -> Reply {
+        if let Some(Payload::Signal { from, .. }) = payload::parse(&payload) {
+            self.room.rules.hindered(Lane::Broadcasts, from, self.now)?;
+        }
+        self.signals.push(payload);
+        Ok(Done::Ack("{}".to_owned()))
+    }
+
+    fn completed(&self) -> Result<(), Refusal> {
+        if self.room.rules.is_completed() {
+            Ok(())
+        } else {
+            Err(Refusal::new(ErrorCode::Conflict, "the room is not completed"))
+        }
+    }
+
+    fn export(&self, from: u64) -> Reply {
+        self.completed()?;
+        let (mut messages, mut bytes, mut next) = (Vec::new(), 0, None);
+        for (rank, (_, text)) in self.room.messages.values().enumerate().skip(from as usize) {
+            if !messages.is_empty() && (bytes + text.len() > self.limits.page_bytes || messages.len() == PART)
+            {
+                next = Some(rank as u64);
+                break;
+            }
+            bytes += text.len();
+            messages.push(Bytes::copy_from_slice(text.as_bytes()));
+        }
+        let data = (from == 0).then(|| Box::new(self.room.data()));
+        Ok(Done::Exported(Exported { data, next, messages }))
+    }
+
+    fn remove(&mut self, at: &Since) -> Reply {
+        self.completed()?;
+        if (&self.room.epoch, self.room.seq) != (&at.epoch, at.seq) {
+            return Err(Refusal::new(
+                ErrorCode::Conflict,
+                "the room is not what was archived",
+            ));
+        }
+        self.room.removed = true;
+        Ok(Done::Ack("{}".to_owned()))
     }
 
     fn state_patch(
@@ -377,6 +476,7 @@ impl<'a> Batch<'a> {
         };
         let you = you.map(|you| format!(r#","you":{you}"#)).unwrap_or_default();
         let (epoch, seq) = (room.epoch.clone(), room.seq);
+        let rules = room.rules.text(self.now).map(Bytes::from);
         let reason = match since.map(|since| room.after(since)) {
             Some(Ok(missed)) => {
                 let count = missed.len();
@@ -394,6 +494,7 @@ impl<'a> Batch<'a> {
                         Positions::default()
                     },
                     occupancy: (self.telling == PresenceMode::Count).then_some(room.users.len() as u64),
+                    rules,
                 };
             }
             Some(Err(reason)) => reason,
@@ -412,8 +513,46 @@ impl<'a> Batch<'a> {
             recovered: false,
             positions: Positions::default(),
             occupancy: None,
+            rules,
         }
     }
+}
+
+/// What a completed room does not take any more.
+fn is_shut_out(op: &Op) -> bool {
+    match op {
+        Op::Join(_)
+        | Op::PresenceUpdate { .. }
+        | Op::StateGet { .. }
+        | Op::StatePatch { .. }
+        | Op::MessageSend { .. }
+        | Op::MessageEdit { .. }
+        | Op::MessageDelete { .. }
+        | Op::MessageMissing { .. }
+        | Op::MessageHistory { .. }
+        | Op::Moderate { .. }
+        | Op::Configure { .. }
+        | Op::Broadcast { .. }
+        | Op::Signal { .. }
+        | Op::UsersList { .. }
+        | Op::Positions { .. }
+        | Op::Active { .. }
+        | Op::Return { .. } => true,
+        Op::Part { .. }
+        | Op::Status { .. }
+        | Op::Tail(_)
+        | Op::Sweep
+        | Op::Bury { .. }
+        | Op::Export { .. }
+        | Op::Remove { .. }
+        | Op::Trouble { .. }
+        | Op::RestoreMessages { .. }
+        | Op::Restore(_) => false,
+    }
+}
+
+fn closed() -> Refusal {
+    Refusal::new(ErrorCode::RoomClosed, "the room is completed")
 }
 
 fn positions(room: &Room) -> Positions {

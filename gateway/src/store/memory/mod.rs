@@ -4,6 +4,7 @@ mod batch;
 mod commands;
 mod pages;
 mod room;
+mod rules;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,9 +20,13 @@ use roomgate_shared::{
 };
 use tokio::time::Instant;
 
-use self::{batch::Batch, room::Room};
+use self::{
+    batch::Batch,
+    room::{Messages, Room},
+};
 use super::{
-    Applied, Beat, BoxFuture, EventSink, Head, Op, Readiness, Refusal, Reply, Store, StoreError, StoreLimits,
+    Applied, Beat, BoxFuture, Done, EventSink, Head, Op, Readiness, Refusal, Reply, Store, StoreError,
+    StoreLimits,
 };
 
 /// See the module.
@@ -29,6 +34,8 @@ pub struct MemoryStore {
     limits: StoreLimits,
     sink: Arc<dyn EventSink>,
     rooms: Mutex<Rooms>,
+    /// Messages of rooms that are being put back.
+    restoring: Mutex<HashMap<RoomId, Messages>>,
     /// When the store was made, Unix ms and by the runtime's clock, which tests may pause.
     made: (u64, Instant),
 }
@@ -78,6 +85,7 @@ impl MemoryStore {
             limits,
             sink,
             rooms: Mutex::default(),
+            restoring: Mutex::default(),
             made: (unix_ms(), Instant::now()),
         })
     }
@@ -123,6 +131,12 @@ impl MemoryStore {
         let creating = ops
             .iter()
             .position(|op| matches!(op, Op::Join(join) if join.create));
+        let restoring = ops
+            .iter()
+            .any(|op| matches!(op, Op::RestoreMessages { .. } | Op::Restore(_)));
+        if restoring {
+            return self.restore(id, ops, now);
+        }
         let (room, gone) = match self.room(id, now, false) {
             Some(room) => (room, 0),
             None => match creating.and_then(|at| Some((self.room(id, now, true)?, at))) {
@@ -154,9 +168,61 @@ impl MemoryStore {
             seq: room.seq,
         };
         let due = room.due(now, &self.limits);
+        if std::mem::take(&mut room.removed) {
+            drop(room);
+            self.rooms.lock().remove(id);
+            return applied;
+        }
         // The other lock is taken before a room's elsewhere.
         drop(room);
         self.rooms.lock().schedule(id, due, swept);
+        applied
+    }
+}
+
+impl MemoryStore {
+    /// What puts a room back comes alone in its batch. Messages wait outside of any room until it is made.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else comes with them")]
+    fn restore(&self, id: &RoomId, ops: Vec<Op>, now: u64) -> Applied {
+        let there = self.room(id, now, false);
+        let mut applied = Applied {
+            replies: Vec::new(),
+            epoch: Bytes::new(),
+            seq: 0,
+        };
+        for op in ops {
+            applied.replies.push(Ok(Done::Ack("{}".to_owned())));
+            if there.is_some() {
+                continue;
+            }
+            match op {
+                Op::RestoreMessages { messages } => {
+                    let mut restoring = self.restoring.lock();
+                    let waiting = restoring.entry(id.clone()).or_default();
+                    waiting.extend(
+                        messages
+                            .into_iter()
+                            .map(|message| (message.id, (message.ts, message.text))),
+                    );
+                }
+                Op::Restore(data) => {
+                    let messages = self.restoring.lock().remove(id).unwrap_or_default();
+                    let room = Room::restored(id.clone(), *data, messages, now);
+                    applied.epoch = Bytes::copy_from_slice(room.epoch.as_bytes());
+                    applied.seq = room.seq;
+                    let due = room.due(now, &self.limits);
+                    let entry = Entry {
+                        room: Arc::new(Mutex::new(room)),
+                        due: u64::MAX,
+                        claimed: 0,
+                    };
+                    let mut rooms = self.rooms.lock();
+                    rooms.by_id.insert(id.clone(), entry);
+                    rooms.schedule(id, due, false);
+                }
+                _ => {}
+            }
+        }
         applied
     }
 }

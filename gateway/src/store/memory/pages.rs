@@ -141,8 +141,10 @@ pub(super) fn all_users(room: &Room) -> Vec<String> {
 pub(super) fn picture(room: &Room, who: bool) -> String {
     let users: Vec<String> = if who { all_users(room) } else { Vec::new() };
     format!(
-        r#""room":{{"id":"{}","status":"active","config":{{}}}},"version":{},"state":{},"users":[{}],"members":{}"#,
+        r#""room":{{"id":"{}","status":"{}","config":{}}},"version":{},"state":{},"users":[{}],"members":{}"#,
         room.id,
+        room.rules.status.as_str(),
+        room.rules.config_text(),
         room.version,
         room.state_text(None),
         users.join(","),

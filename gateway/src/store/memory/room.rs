@@ -9,16 +9,29 @@ use bytes::Bytes;
 use roomgate_shared::{
     ids::{ConnectionId, RoomId},
     protocol::{
-        command::Since,
+        JsonText,
+        command::{RoomStatus, Since},
         json::{push_str, push_u64},
     },
 };
 
-use super::commands::Commands;
-use crate::store::{PresenceMode, StoreLimits};
+use super::{
+    commands::Commands,
+    rules::{EVER, Rules},
+};
+use crate::store::{
+    PresenceMode, StoreLimits,
+    export::{MemberData, RoomData},
+};
+
+/// Characters of an epoch that name the room's life.
+const LIFE: usize = 10;
 
 /// How often messages past retention are looked for in a room where nothing happens: so many times while they are kept.
 const PURGES: u64 = 24;
+
+/// By message id, which sorts as the messages do: when it was sent, and its text.
+pub(super) type Messages = BTreeMap<String, (u64, String)>;
 
 /// A room. JSON values are kept as the text that clients get.
 pub(super) struct Room {
@@ -41,14 +54,28 @@ pub(super) struct Room {
     pub(super) counting: bool,
     /// Most members at once, arrivals, and the ms from arrival to departure of all who have left.
     pub(super) activity: Activity,
-    /// By message id, which sorts as the messages do: when it was sent, and its text.
-    pub(super) messages: BTreeMap<String, (u64, String)>,
+    pub(super) messages: Messages,
     pub(super) commands: Commands,
     log: VecDeque<Logged>,
     log_bytes: u64,
     /// When the room was last used, Unix ms.
     pub(super) active: u64,
+    /// When it was made, Unix ms.
+    pub(super) created: u64,
+    /// When it was completed, Unix ms; 0 while it is not.
+    pub(super) completed: u64,
+    /// Events that are no messages.
+    pub(super) others: u64,
+    /// What it demands of commands.
+    pub(super) rules: Rules,
+    /// It has been archived and is to go.
+    pub(super) removed: bool,
 }
+
+/// A room that is archived when its life ends is kept for so long until it is, and one that is completed, ms.
+const SPARE: u64 = 24 * 3600 * 1000;
+/// A room that is completed is looked at again after so long, if it is still there, ms.
+const ARCHIVING: u64 = 30_000;
 
 /// What is counted of a room for statistics.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -94,22 +121,162 @@ impl Room {
             log: VecDeque::new(),
             log_bytes: 0,
             active: now,
+            created: now,
+            completed: 0,
+            others: 0,
+            rules: Rules::default(),
+            removed: false,
         }
+    }
+
+    /// The room that was archived. Its life goes on under another epoch.
+    pub(super) fn restored(id: RoomId, data: RoomData, messages: Messages, now: u64) -> Self {
+        let texts = |map: BTreeMap<String, JsonText>| -> BTreeMap<String, String> {
+            map.into_iter()
+                .map(|(name, value)| (name, value.as_str().to_owned()))
+                .collect()
+        };
+        let life: String = data.epoch.chars().take(LIFE).collect();
+        let number = data
+            .epoch
+            .get(LIFE..LIFE + 4)
+            .and_then(|number| number.parse().ok());
+        let number: u32 = number.unwrap_or(0) + 1;
+        let epoch = format!("{life}{:04}{:08x}", number % 10_000, crate::random::bits() as u32);
+        let mut room = Self::new(id, epoch, now);
+        room.seq = data.seq;
+        room.version = data.version;
+        room.created = data.created;
+        room.others = data.others;
+        room.activity = Activity {
+            peak: data.peak as usize,
+            joins: data.joins,
+            session_ms: data.session_ms,
+        };
+        room.state = texts(data.state);
+        room.state_bytes = room
+            .state
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        room.messages = messages;
+        room.rules.again = true;
+        room.rules.set(texts(data.settings));
+        let ends = |list: Vec<(String, Option<u64>)>| -> BTreeMap<String, u64> {
+            list.into_iter()
+                .map(|(user, until)| (user, until.unwrap_or(EVER)))
+                .collect()
+        };
+        (room.rules.bans, room.rules.mutes) = (ends(data.bans), ends(data.mutes));
+        room.rules.forget(now);
+        for member in data.members {
+            if let Some(position) = member.position {
+                room.positions
+                    .insert(member.id.clone(), position.as_str().to_owned());
+            }
+            room.set_away(&member.id, None, Some(now));
+            let user = User {
+                name: member.name,
+                presence: texts(member.presence),
+                joined_at: member.joined_at,
+                last_seen: now,
+                connections: BTreeSet::new(),
+                away: Some(now),
+            };
+            room.users.insert(member.id, user);
+        }
+        room
+    }
+
+    /// All of the room but its messages.
+    pub(super) fn data(&self) -> RoomData {
+        let texts = |map: &BTreeMap<String, String>| -> BTreeMap<String, JsonText> {
+            map.iter()
+                .map(|(name, value)| (name.clone(), JsonText::from_trusted(value.as_str())))
+                .collect()
+        };
+        let ends = |map: &BTreeMap<String, u64>| -> Vec<(String, Option<u64>)> {
+            map.iter()
+                .map(|(user, ends)| (user.clone(), Some(*ends).filter(|&ends| ends != EVER)))
+                .collect()
+        };
+        let member = |(id, user): (&String, &User)| MemberData {
+            id: id.clone(),
+            name: user.name.clone(),
+            presence: texts(&user.presence),
+            position: self
+                .positions
+                .get(id)
+                .map(|position| JsonText::from_trusted(position.as_str())),
+            joined_at: user.joined_at,
+            last_seen: user.last_seen,
+        };
+        RoomData {
+            epoch: self.epoch.clone(),
+            seq: self.seq,
+            version: self.version,
+            created: self.created,
+            active: self.active,
+            completed: self.completed,
+            peak: self.activity.peak as u64,
+            joins: self.activity.joins,
+            session_ms: self.activity.session_ms,
+            others: self.others,
+            settings: texts(&self.rules.settings),
+            state: texts(&self.state),
+            members: self.users.iter().map(member).collect(),
+            bans: ends(&self.rules.bans),
+            mutes: ends(&self.rules.mutes),
+        }
+    }
+
+    /// The text of the event `seq`, as far as the log reaches.
+    pub(super) fn logged(&self, seq: u64) -> Option<&[u8]> {
+        let back = (self.seq.checked_sub(seq)? as usize).checked_add(1)?;
+        let at = self.log.len().checked_sub(back)?;
+        self.log.get(at).map(|logged| &logged.text[..])
+    }
+
+    /// How long it keeps its messages, ms.
+    pub(super) fn retention(&self, limits: &StoreLimits) -> u64 {
+        match self.rules.config.retention_hours {
+            Some(hours) => ((hours * 3_600_000.0) as u64).max(1),
+            None => limits.retention.as_millis() as u64,
+        }
+    }
+
+    /// What it is to tell while it is not too large for it.
+    pub(super) fn wish(&self, limits: &StoreLimits) -> PresenceMode {
+        match self.rules.config.presence.as_deref() {
+            Some("full") => PresenceMode::Full,
+            Some("count") => PresenceMode::Count,
+            Some("off") => PresenceMode::Off,
+            Some(_) | None => limits.presence,
+        }
+    }
+
+    /// It is archived when its life ends.
+    pub(super) fn is_kept(&self) -> bool {
+        self.rules.again || self.rules.config.archive_idle == Some(true)
     }
 
     /// What its members are told of each other.
     pub(super) fn telling(&self, limits: &StoreLimits) -> PresenceMode {
-        if self.counting && limits.presence == PresenceMode::Full {
+        let wish = self.wish(limits);
+        if self.counting && wish == PresenceMode::Full {
             PresenceMode::Count
         } else {
-            limits.presence
+            wish
         }
     }
 
     /// When something is due in it, Unix ms.
     pub(super) fn due(&self, now: u64, limits: &StoreLimits) -> u64 {
         let ms = |duration: Duration| duration.as_millis() as u64;
-        let (grace, kept) = (ms(limits.grace), ms(limits.retention));
+        if self.rules.is_completed() {
+            return self.completed.max(self.swept + ARCHIVING);
+        }
+        let (grace, kept) = (ms(limits.grace), self.retention(limits));
         let mut due = self.end(limits) + 1;
         if let Some((_, (ts, _))) = self.messages.first_key_value() {
             due = due.min((ts + kept).max(now + grace.max(kept / PURGES)));
@@ -144,15 +311,24 @@ impl Room {
 
     /// When the room's life ends unless it is used again, Unix ms.
     pub(super) fn end(&self, limits: &StoreLimits) -> u64 {
-        let idle = self.active.saturating_add(limits.active_ttl.as_millis() as u64);
+        let ttl = match self.rules.status {
+            RoomStatus::Waiting => limits.waiting_ttl,
+            RoomStatus::Active | RoomStatus::Completed => limits.active_ttl,
+        };
+        let idle = self.active.saturating_add(ttl.as_millis() as u64);
         let newest = self.messages.last_key_value().map(|(_, (ts, _))| *ts);
-        let retained = newest.map_or(0, |ts| ts.saturating_add(limits.retention.as_millis() as u64));
+        let retained = newest.map_or(0, |ts| ts.saturating_add(self.retention(limits)));
         idle.max(retained)
     }
 
     /// Whether the room's life has ended.
     pub(super) fn is_over(&self, now: u64, limits: &StoreLimits) -> bool {
-        now > self.end(limits)
+        let spare = if self.is_kept() || self.rules.is_completed() {
+            SPARE
+        } else {
+            0
+        };
+        now > self.end(limits).saturating_add(spare)
     }
 
     /// Adds an event to the log and drops what is past its bounds; the newest stays.
@@ -205,8 +381,12 @@ impl Room {
     pub(super) fn purge(&mut self, now: u64, limits: &StoreLimits) -> u64 {
         self.commands
             .forget(now.saturating_sub(limits.dedupe.as_millis() as u64));
-        let retention = limits.retention.as_millis() as u64;
+        self.rules.forget(now);
+        let retention = self.retention(limits);
         let mut dropped = 0;
+        if self.rules.is_completed() {
+            return dropped;
+        }
         while let Some(oldest) = self.messages.first_entry() {
             if now.saturating_sub(oldest.get().0) <= retention {
                 break;

@@ -6,16 +6,21 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 
 /// The files, in the order in which they are joined: each uses only what stands before it.
-const FILES: [&str; 11] = [
+const FILES: [&str; 16] = [
     include_str!("lua/base.lua"),
     include_str!("lua/epochs.lua"),
+    include_str!("lua/rules.lua"),
     include_str!("lua/commands.lua"),
     include_str!("lua/log.lua"),
     include_str!("lua/messages.lua"),
+    include_str!("lua/edits.lua"),
     include_str!("lua/users.lua"),
+    include_str!("lua/moderation.lua"),
     include_str!("lua/state.lua"),
     include_str!("lua/join.lua"),
+    include_str!("lua/config.lua"),
     include_str!("lua/sweep.lua"),
+    include_str!("lua/archive.lua"),
     include_str!("lua/room.lua"),
     include_str!("lua/index.lua"),
 ];

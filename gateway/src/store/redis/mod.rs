@@ -38,6 +38,7 @@ use fred::types::Value;
 use roomgate_shared::{
     ids::{NodeId, RoomId},
     keys,
+    protocol::command::RoomStatus,
 };
 use tokio::time::{Instant, sleep};
 
@@ -190,11 +191,16 @@ impl RedisStore {
     }
 
     async fn call(&self, room: &RoomId, ops: Vec<Op>) -> Result<Applied, StoreError> {
-        let (enters, loses) = (ops.iter().any(enters), ops.iter().any(loses));
+        let (enters, loses, ends) = (
+            ops.iter().any(enters),
+            ops.iter().any(loses),
+            ops.iter().any(ends),
+        );
         if enters && !self.lease.lasts() {
             // Frozen, or out of touch: what enters under a lease that is over may not be found when this node ends.
             self.renew(false).await?;
         }
+        let removes = ops.iter().any(|op| matches!(op, Op::Remove { .. }));
         let (connection, instance) = (self.commands.connection(), self.lease.instance());
         let mut ahead = Vec::new();
         // Before the first member is in: a node that dies between the two leaves a room named too many, not too few.
@@ -202,7 +208,10 @@ impl RedisStore {
             ahead.extend(self.lease.registration(room, connection).into_iter().flatten());
         }
         let registers = !ahead.is_empty();
-        if registers || loses {
+        if ends {
+            // Whoever archives it may die before that is done.
+            ahead.push(lease::touch(room, Duration::ZERO));
+        } else if registers || loses {
             ahead.push(lease::touch(room, self.grace));
         }
         let request = request::encode(room, ops, &self.limits, &instance, random::epoch);
@@ -235,6 +244,12 @@ impl RedisStore {
                 self.behind("ZREM", &[keys::ROOMS, room.as_str()]);
             }
             None => {}
+        }
+        if removes && answer.applied.replies.iter().all(Result::is_ok) {
+            self.commands.post(lease::swept(room, None));
+            for index in [keys::ROOMS, keys::DUE] {
+                self.behind("ZREM", &[index, room.as_str()]);
+            }
         }
         Ok(answer.applied)
     }
@@ -277,6 +292,17 @@ fn enters(op: &Op) -> bool {
 /// Whether a user may be away after it.
 fn loses(op: &Op) -> bool {
     matches!(op, Op::Part { leaving: false, .. } | Op::Bury { .. })
+}
+
+/// Whether the room may be completed by it.
+fn ends(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Status {
+            status: RoomStatus::Completed,
+            ..
+        }
+    )
 }
 
 impl Store for RedisStore {

@@ -23,6 +23,8 @@ pub(super) struct Shared {
     places: Positions,
     /// How many members there are, in a room that counts.
     members: Option<u64>,
+    /// What nodes with members must know.
+    rules: Option<Bytes>,
 }
 
 /// The room at the end of the batch.
@@ -38,7 +40,7 @@ impl Shared {
         if number(&frame).is_some() {
             return Some(None);
         }
-        let [picture, first, events, places, members] = <[Frame; 5]>::try_from(list(frame)?).ok()?;
+        let [picture, first, events, places, members, rules] = <[Frame; 6]>::try_from(list(frame)?).ok()?;
         let picture = if number(&picture).is_some() {
             None
         } else {
@@ -51,6 +53,8 @@ impl Shared {
             places: positions(texts(places)?)?,
             // Elsewhere it is -1.
             members: number(&members),
+            // Elsewhere it is 0.
+            rules: text(rules),
         }))
     }
 
@@ -168,6 +172,7 @@ pub(super) fn joined(
                 recovered: true,
                 positions: shared.places.clone(),
                 occupancy: shared.members,
+                rules: shared.rules.clone(),
             }));
         }
         1 => "new",
@@ -186,5 +191,6 @@ pub(super) fn joined(
         recovered: false,
         positions: Positions::default(),
         occupancy: None,
+        rules: shared.rules.clone(),
     }))
 }

@@ -13,7 +13,7 @@ use super::{
     picture::{Head, Shared, joined},
     request::Expect,
 };
-use crate::store::{self, Applied, Buried, Done, Refusal, Reply, StoreError};
+use crate::store::{self, Applied, Buried, Done, Refusal, Reply, StoreError, export::Exported};
 
 /// A batch's answer.
 pub(super) struct Answer {
@@ -109,6 +109,11 @@ fn reply(head: &Head<'_>, shared: Option<&Shared>, item: Frame, expect: Expect) 
         },
         Expect::Text => {
             if let Frame::Array { data, .. } = item {
+                if let [mark, told] = &data[..]
+                    && text(mark.clone())? == "="
+                {
+                    return Some(Ok(Done::Again(owned(&text(told.clone())?)?)));
+                }
                 data
             } else {
                 return Some(Ok(Done::Ack(owned(&text(item)?)?)));
@@ -149,11 +154,13 @@ fn reply(head: &Head<'_>, shared: Option<&Shared>, item: Frame, expect: Expect) 
             match parts.first().and_then(number) {
                 Some(left) => {
                     let (purged, next) = (number(parts.get(1)?)?, number(parts.get(2)?)?);
+                    let completed = number(parts.get(3)?)? == 1;
                     return Some(Ok(Done::Swept(store::Swept {
                         left,
                         purged,
                         now: head.ts,
                         next,
+                        completed,
                     })));
                 }
                 None => parts,
@@ -169,6 +176,24 @@ fn reply(head: &Head<'_>, shared: Option<&Shared>, item: Frame, expect: Expect) 
                 None => parts,
             }
         }
+        Expect::Export => {
+            let parts = list(item)?;
+            match <[Frame; 3]>::try_from(parts) {
+                Ok([header, next, messages]) if matches!(messages, Frame::Array { .. }) => {
+                    let header = text(header)?;
+                    let data = if header.is_empty() {
+                        None
+                    } else {
+                        Some(serde_json::from_slice(&header).ok()?)
+                    };
+                    let next = number(&next);
+                    let messages = texts(messages)?;
+                    return Some(Ok(Done::Exported(Exported { data, next, messages })));
+                }
+                Ok(parts) => parts.into(),
+                Err(parts) => parts,
+            }
+        }
     }
     .into_iter();
     let code = text(parts.next()?)?;
@@ -179,12 +204,14 @@ fn reply(head: &Head<'_>, shared: Option<&Shared>, item: Frame, expect: Expect) 
     let message = Cow::Owned(owned(&text(parts.next()?)?)?);
     let details = match parts.next() {
         None | Some(Frame::Null) => None,
-        Some(details) => Some(owned(&text(details)?)?),
+        Some(details) => Some(owned(&text(details)?)?).filter(|details| !details.is_empty()),
     };
+    let retry_ms = parts.next().as_ref().and_then(number);
     Some(Err(Refusal {
         code,
         message,
         details,
+        retry_ms,
     }))
 }
 
@@ -333,6 +360,7 @@ mod tests {
             code: ErrorCode::Conflict,
             message: "no".into(),
             details: Some("\"version\":1".to_owned()),
+            retry_ms: None,
         };
         let expected = vec![
             ack(message),
@@ -384,6 +412,7 @@ mod tests {
             l(vec![t("six"), t("seven")]),
             l(vec![t("u-1"), t("{}")]),
             n(-1),
+            n(0),
         ]);
         let replies = read(
             vec![l(vec![n(1), t("me")]), l(vec![n(0), t("me")]), l(vec![n(2)])],

@@ -1,20 +1,21 @@
 //! A batch as the arguments of the room function; `lua/base.lua` says what it takes.
 
-use std::{fmt::Write as _, ops::Range};
+use std::{collections::BTreeMap, fmt::Write as _, ops::Range};
 
 use bytes::Bytes;
 use fred::types::Value;
 use roomgate_shared::{
     ids::{RoomId, UserId},
     protocol::{
-        DEFAULT_PAGE, MAX_PRESENCE_BYTES, MAX_STATE_BYTES,
+        DEFAULT_PAGE, JsonText, MAX_PRESENCE_BYTES, MAX_STATE_BYTES,
+        codec::is_image_url,
         command::{Fields, Since},
         json::push_str,
     },
 };
 
 use super::function::LIBRARY;
-use crate::store::{CommandKey, Join, Op, PresenceMode, StoreLimits, Tail};
+use crate::store::{CommandKey, Join, Op, PresenceMode, StoreLimits, Tail, export::RoomData};
 
 /// Texts from this length on are handed over as they are instead of being copied together with the small ones.
 const OWN: usize = 1024;
@@ -45,6 +46,8 @@ pub(super) enum Expect {
     Sweep,
     /// What was done about a dead node.
     Bury,
+    /// A part of a room.
+    Export,
 }
 
 /// A batch, encoded.
@@ -76,6 +79,7 @@ pub(super) fn limits_text(limits: &StoreLimits) -> Bytes {
             PresenceMode::Off => 2,
         },
         limits.full_members,
+        ms(limits.waiting_ttl),
     ] {
         let _ = write!(text, "{number} ");
     }
@@ -338,6 +342,17 @@ pub(super) fn encode(
                 args.bytes(payload);
                 expect.push(Expect::Nothing);
             }
+            Op::MessageEdit { .. }
+            | Op::MessageDelete { .. }
+            | Op::MessageMissing { .. }
+            | Op::Moderate { .. }
+            | Op::Configure { .. }
+            | Op::Status { .. } => expect.push(encode_governance(&mut args, op)),
+            Op::Export { .. }
+            | Op::Remove { .. }
+            | Op::Trouble { .. }
+            | Op::RestoreMessages { .. }
+            | Op::Restore(_) => expect.push(encode_archiving(&mut args, op)),
             Op::UsersList { cursor, limit } => {
                 args.fixed("L");
                 args.copy(cursor.as_deref().unwrap_or_default());
@@ -395,6 +410,176 @@ pub(super) fn encode(
     Request {
         args: values(room, keys, limits, args),
         expect,
+    }
+}
+
+/// What is done about messages, users and the room itself.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the caller hands over these only")]
+fn encode_governance(args: &mut Args, op: Op) -> Expect {
+    let flag = |yes: bool| if yes { "1" } else { "0" };
+    match op {
+        Op::MessageEdit {
+            by,
+            key,
+            message_id,
+            body,
+            if_version,
+            moderates,
+        } => {
+            args.fixed("E");
+            args.key(&by, key.as_ref());
+            args.quoted(by.as_str());
+            args.fixed(flag(moderates));
+            args.copy(&message_id);
+            let image = is_image_url(body.as_str());
+            args.copy(body.as_str());
+            match if_version {
+                None => args.fixed(""),
+                Some(version) => args.number(version),
+            }
+            args.fixed(flag(image));
+            Expect::Text
+        }
+        Op::MessageDelete {
+            by,
+            key,
+            message_id,
+            moderates,
+        } => {
+            args.fixed("F");
+            args.key(&by, key.as_ref());
+            args.quoted(by.as_str());
+            args.fixed(flag(moderates));
+            args.copy(&message_id);
+            Expect::Seq
+        }
+        Op::MessageMissing { from, to, ids } => {
+            args.fixed("I");
+            args.number(from);
+            args.number(to);
+            args.number(ids.len());
+            for (id, version) in &ids {
+                args.copy(id);
+                match version {
+                    None => args.fixed(""),
+                    Some(version) => args.number(version),
+                }
+            }
+            Expect::Text
+        }
+        Op::Moderate {
+            by,
+            key,
+            action,
+            about,
+        } => {
+            args.fixed("Y");
+            args.key(&by, key.as_ref());
+            args.quoted(by.as_str());
+            args.fixed(action.as_str());
+            args.copy(about.user.as_str());
+            match &about.reason {
+                None => args.fixed(""),
+                Some(reason) => args.quoted(reason),
+            }
+            match about.duration_ms {
+                None => args.fixed(""),
+                Some(ms) => args.number(ms),
+            }
+            Expect::Seq
+        }
+        Op::Configure { by, key, change } => {
+            args.fixed("C");
+            args.key(&by, key.as_ref());
+            args.quoted(by.as_str());
+            args.fields(&change.set);
+            args.names(&change.remove);
+            Expect::Text
+        }
+        Op::Status { by, key, status } => {
+            args.fixed("Q");
+            args.key(&by, key.as_ref());
+            args.quoted(by.as_str());
+            args.fixed(status.as_str());
+            Expect::Seq
+        }
+        _ => Expect::Nothing,
+    }
+}
+
+/// What is done about an archive.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the caller hands over these only")]
+fn encode_archiving(args: &mut Args, op: Op) -> Expect {
+    match op {
+        Op::Export { from } => {
+            args.fixed("Z");
+            args.number(from);
+            return Expect::Export;
+        }
+        Op::Remove { at } => {
+            args.fixed("K");
+            args.copy(&at.epoch);
+            args.number(at.seq);
+        }
+        Op::Trouble { reason } => {
+            args.fixed("t");
+            args.text(reason);
+        }
+        Op::RestoreMessages { messages } => {
+            args.fixed("o");
+            args.number(messages.len());
+            for message in messages {
+                args.copy(&message.id);
+                args.number(message.ts);
+                args.text(message.text);
+            }
+        }
+        Op::Restore(data) => restore(args, &data),
+        _ => {}
+    }
+    Expect::Nothing
+}
+
+fn restore(args: &mut Args, data: &RoomData) {
+    fn texts(args: &mut Args, map: &BTreeMap<String, JsonText>) {
+        args.number(map.len());
+        for (name, value) in map {
+            args.copy(name);
+            args.copy(value.as_str());
+        }
+    }
+    args.fixed("O");
+    args.copy(&data.epoch);
+    for number in [
+        data.seq,
+        data.version,
+        data.created,
+        data.peak,
+        data.joins,
+        data.session_ms,
+        data.others,
+    ] {
+        args.number(number);
+    }
+    texts(args, &data.settings);
+    texts(args, &data.state);
+    args.number(data.members.len());
+    for member in &data.members {
+        args.copy(&member.id);
+        args.copy(&member.name);
+        args.number(member.joined_at);
+        args.copy(member.position.as_ref().map_or("", JsonText::as_str));
+        texts(args, &member.presence);
+    }
+    for list in [&data.bans, &data.mutes] {
+        args.number(list.len());
+        for (user, until) in list {
+            args.copy(user);
+            match until {
+                None => args.fixed(""),
+                Some(until) => args.number(until),
+            }
+        }
     }
 }
 
@@ -495,7 +680,7 @@ mod tests {
         assert_eq!(args[1], "6");
         assert_eq!(
             args[8],
-            "10000 600000 8388608 3600000 86400000 1048576 4096 1048576 600000 300000 0 1000 "
+            "10000 600000 8388608 3600000 86400000 1048576 4096 1048576 600000 300000 0 1000 1800000 "
         );
         assert_eq!(args[9], "room:{r}:events");
         let by = "\"u\\\"1\"";

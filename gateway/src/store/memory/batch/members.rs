@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use roomgate_shared::{
     ids::{ConnectionId, UserId},
     protocol::{
-        ErrorCode, MAX_PRESENCE_BYTES,
-        command::{Fields, Since},
+        ErrorCode, Lane, MAX_PRESENCE_BYTES,
+        command::{Fields, RoomStatus, Since},
         event::EventType,
         json::quoted,
     },
@@ -67,8 +67,8 @@ impl Batch<'_> {
     /// Turns the room to counts if it has become too large to tell who is there, or back. What it was turned to.
     pub(super) fn settle(&mut self) -> Option<PresenceMode> {
         let (members, most) = (self.room.users.len() as u64, self.limits.full_members);
-        if self.limits.presence != PresenceMode::Full {
-            return None;
+        if self.room.wish(self.limits) != PresenceMode::Full || self.turned.is_some() {
+            return self.turned;
         }
         if self.telling == PresenceMode::Full && members > most {
             self.telling = PresenceMode::Count;
@@ -78,18 +78,40 @@ impl Batch<'_> {
         if self.telling == PresenceMode::Count && members * 5 < most * 4 {
             self.telling = PresenceMode::Full;
             self.room.counting = false;
-            self.event(EventType::Presence, None, |_, room| {
-                format!(
-                    r#"{{"all":true,"joined":[{}]}}"#,
-                    pages::all_users(room).join(",")
-                )
-            });
+            self.tell_all();
             return Some(self.telling);
         }
         None
     }
 
+    /// Everybody is named: the room tells again who is there.
+    pub(super) fn tell_all(&mut self) {
+        self.event(EventType::Presence, None, |_, room| {
+            format!(
+                r#"{{"all":true,"joined":[{}]}}"#,
+                pages::all_users(room).join(",")
+            )
+        });
+    }
+
     pub(super) fn sweep(&mut self) -> Swept {
+        if self.room.is_kept()
+            && !self.room.rules.is_completed()
+            && self.room.end(self.limits) <= self.now
+            && self.events.is_empty()
+        {
+            self.set_status(RoomStatus::Completed, None);
+        }
+        if self.room.rules.is_completed() {
+            self.room.swept = self.now;
+            return Swept {
+                left: 0,
+                purged: 0,
+                now: self.now,
+                next: self.room.due(self.now, self.limits),
+                completed: true,
+            };
+        }
         let grace = self.limits.grace.as_millis() as u64;
         let mut left = 0;
         while let Some((since, id)) = self.room.aways.first().cloned()
@@ -105,6 +127,7 @@ impl Batch<'_> {
             purged: self.purged,
             now: self.now,
             next: self.room.due(self.now, self.limits),
+            completed: false,
         }
     }
 
@@ -230,6 +253,9 @@ impl Batch<'_> {
             messages,
             ..
         } = join;
+        if let Err(refusal) = self.may_enter(id.as_str()) {
+            return Some(Err(refusal));
+        }
         let known = self.room.users.get(id.as_str());
         let merged = match merge(known, presence, &[]) {
             Ok(merged) => merged,
@@ -263,6 +289,25 @@ impl Batch<'_> {
         self.ask_for_picture(id, since, messages)
     }
 
+    /// Bans, rates and the capacity; the latter two for who is no member yet.
+    fn may_enter(&mut self, id: &str) -> Result<(), Refusal> {
+        self.room.rules.shut_out(id, self.now)?;
+        if self.room.users.contains_key(id) {
+            return Ok(());
+        }
+        self.room.rules.paced(Lane::Joins, id, self.now)?;
+        match self.room.rules.config.capacity.filter(|&most| most > 0) {
+            Some(most) if self.room.users.len() as u64 >= most => Err(Refusal {
+                retry_ms: Some(1000),
+                ..Refusal::new(
+                    ErrorCode::RoomFull,
+                    format!("the room has as many members as it may: {most}"),
+                )
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     pub(super) fn ask_for_picture(
         &mut self,
         user: UserId,
@@ -283,6 +328,10 @@ impl Batch<'_> {
 
     pub(super) fn part(&mut self, id: &UserId, connection: ConnectionId, leaving: bool) -> Reply {
         let done = Ok(Done::Ack("{}".to_owned()));
+        if self.room.rules.is_completed() {
+            // What is to be archived stays as it was.
+            return done;
+        }
         let Some(user) = self.room.users.get_mut(id.as_str()) else {
             return done;
         };
@@ -326,6 +375,9 @@ impl Batch<'_> {
                 Ok(Some(first)) => return Some(Ok(Done::Again(seq_ack(first.seq)))),
                 Err(refusal) => return Some(Err(refusal)),
             }
+        }
+        if let Err(refusal) = self.room.rules.hindered(Lane::State, id.as_str(), self.now) {
+            return Some(Err(refusal));
         }
         let Some(user) = self.room.users.get(id.as_str()) else {
             return Some(Err(Refusal::new(ErrorCode::NotJoined, "join the room first")));

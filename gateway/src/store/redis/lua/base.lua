@@ -1,6 +1,7 @@
 --[[ One function, `room`: a batch of operations on one room, as one atomic step.
 
-KEYS, all in the room's slot; a batch of nothing but M, N, B and X names the first six only:
+KEYS, all in the room's slot; a batch of nothing but M, N, B and X names the first six only, and none the three of
+rules.lua:
   1 room:{id}:meta        hash   see below
   2 room:{id}:log         zset   event text by seq, the newest events
   3 room:{id}:messages    zset   message id by ms
@@ -14,17 +15,19 @@ KEYS, all in the room's slot; a batch of nothing but M, N, B and X names the fir
  11 room:{id}:positions   hash   user id -> where it is, JSON text
 
 ARGV:
-  1 limits: twelve integers, each followed by a space: events of the log, their age (ms), their bytes, life from the last
+  1 limits: thirteen integers, each followed by a space: events of the log, their age (ms), their bytes, life from the last
     change (ms), retention of messages (ms), bytes of a page of messages, bytes of a user's presence, bytes of the state,
     how long commands are remembered (ms), how long a user may be away (ms), what members are told of each other if the
-    room does not say (0 who, 1 how many, 2 neither), members above which a room counts by itself
+    room does not say (0 who, 1 how many, 2 neither), members above which a room counts by itself, life of a room that
+    waits (ms)
   2 the room's channel, room:{id}:events. No key, so it stands here: an ACL or a cluster would take it for one.
   3 … operations, one after another: a letter and its arguments, as the files below say. A list is its length and then
     its items.
 
 Answer: { 1, ts, epoch, seq, life, shared, answer … }. ts is the time of the step in ms, seq the room's last event after
 it, life the ms at which the room ends where that was renewed, else 0; shared is what the answers of joins have in
-common (join.lua), else 0. An answer is an integer or a text, or a list: { code, message, details? } for a refusal, or
+common (join.lua), else 0. An answer is an integer or a text, or a list: { code, message, details?, ms? } for a refusal (ms: when to try
+again), or
 what the operation's comment says, or what commands.lua says of one that has happened before.
 
 Fields of `meta`; times in Unix ms, sizes in bytes:
@@ -32,15 +35,17 @@ Fields of `meta`; times in Unix ms, sizes in bytes:
   seq       last event                       active    last change             commands  window of commands.lua last written to
   end       when the room ends unless renewed
   live      letters of the keys known to have `end` as their TTL: l log, m messages, h message, u users, e seen, s state,
-            a away, p positions
+            a away, p positions, b bans, t mutes
   others    events that are no messages: seq - others messages have been sent
   lf        seq of the log's first event     mark      seq up to which the log is accounted for
   lb        bytes of the log's events from lf to mark
-  version   of the state                     sb        bytes of the state      status    active
+  version   of the state                     sb        bytes of the state      status    waiting, active, completed
   peak      most members at once             joins     arrivals, ever          created   when
   session   ms from arrival to departure, of all who have left: joins - members of them
   counting  1: the room has had too many members to tell who is there
-  config    JSON
+  config    JSON                             settings  what it is made of, see config.lua
+  guard     what is demanded of commands, see rules.lua; `paces` goes with it
+  completed when it was                      trouble   why it could not be archived
 
 Atomicity. Every operation is worked out before anything is written, over what was read and what is staged in `c`. A key
 of a wrong type or a record that is none therefore ends the call, error code ROOMDAMAGED, with nothing done. Keys that
@@ -67,6 +72,32 @@ local META, LOG, MESSAGES, MESSAGE, COMMANDS_0, COMMANDS_1, USERS, SEEN, STATE, 
 local OPS = {}
 -- Defined where they belong: users.lua, room.lua.
 local flush, create
+
+local RS = '\30'
+
+-- The limits of the last call: nearly always those of the next one.
+local limits_text, limits
+
+local function limits_of(text)
+  if text ~= limits_text then
+    local list = {}
+    for item in string.gmatch(text, '%d+') do list[#list + 1] = tonumber(item) end
+    limits = { log_events = list[1], log_age = list[2], log_bytes = list[3], ttl = list[4], retention = list[5],
+      page_bytes = list[6], presence_bytes = list[7], state_bytes = list[8], dedupe = list[9], grace = list[10],
+      presence = list[11], full_members = list[12], waiting = list[13] }
+    limits_text = text
+  end
+  return limits
+end
+
+-- The limits of a room that keeps its messages for a time of its own.
+local function limits_kept(plain, guard)
+  if not (guard and guard.kept) then return plain end
+  local own = {}
+  for name, value in pairs(plain) do own[name] = value end
+  own.retention = guard.kept
+  return own
+end
 
 -- What is staged: events, and the arguments of the commands that write them. These lists are used again by the next
 -- call, which spares their allocation; `events_n`, `sent_n` and `learnt_n` of `c` say how much of them counts.
@@ -138,12 +169,18 @@ local function less(a, b)
   return #a < #b
 end
 
-local function refuse(c, at, code, message, details)
-  c.out[at] = { code, message, details }
+-- `details`: further members of the error's data, JSON without braces; `ms`: when to try again.
+local function refuse(c, at, code, message, details, ms)
+  c.out[at] = ms and { code, message, details or '', ms } or { code, message, details }
 end
 
+-- There is no room, or none that takes anything: `c.shut`.
 local function gone(c, at)
-  refuse(c, at, 'not_found', 'the room does not exist any more')
+  if c.epoch then
+    refuse(c, at, 'room_closed', 'the room is completed')
+  else
+    refuse(c, at, 'not_found', 'the room does not exist any more')
+  end
 end
 
 -- What of `meta` the hot path does without.

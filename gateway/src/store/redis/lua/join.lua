@@ -1,9 +1,10 @@
 --[[ The answers of joins and tails: pictures of the room as it is at the end of the batch.
 
 An answer is { reason, you? }: reason 0 resumed, 1 new, 2 too old, 3 another epoch, 4 ahead; `you` a user's JSON.
-What they share, `shared` of the answer: { picture, first, events, places, members }. `events` are the log from seq `first`
+What they share, `shared` of the answer: { picture, first, events, places, members, rules }. `events` are the log from seq `first`
 on, as far back as the resumed ones need; `places` is for them, too: a list of user id and position (JSON), empty in a
-room that does not tell who is there; `members` is their number in a room that counts, else -1. `picture`, 0 if all are
+room that does not tell who is there; `members` is their number in a room that counts, else -1; `rules` what gateways
+must know, see rules.lua, else 0. `picture`, 0 if all are
 resumed:
 { status, config (JSON), version, state (members of a JSON object), users (items of a JSON list), members, messages
 (texts, the newest that anyone asked for, oldest first) }. ]]
@@ -89,7 +90,8 @@ local function answer_joins(c)
   if resumed and c.mode == WHO then
     for id, text in pairs(all_places(c)) do places[#places + 1], places[#places + 2] = id, text end
   end
-  c.out[6] = { shown and picture(c, wanted) or 0, first, missed, places, c.mode == HOW_MANY and c.members or -1 }
+  c.out[6] = { shown and picture(c, wanted) or 0, first, missed, places, c.mode == HOW_MANY and c.members or -1,
+    rules_text(c) }
   for _, asked in ipairs(c.asked) do
     local answer = { asked.reason }
     if asked.id then answer[2] = render(asked.id, c.users[asked.id] or asked.rec, c.ts, place(c, asked.id)) end

@@ -49,9 +49,9 @@ end
 -- B: key, by (JSON), data (JSON). Answer: seq.
 OPS.B = function(c, i, at)
   local argv = c.argv
-  if not c.epoch then
+  if c.shut then
     gone(c, at)
-  elseif not happened(c, at, argv[i]) then
+  elseif not (happened(c, at, argv[i]) or hindered(c, at, 'broadcasts', c.guard and plain(argv[i + 1]))) then
     if c.pending then flush(c) end
     local seq = append(c, 'broadcast', argv[i + 1], argv[i + 2])
     remember(c, argv[i], seq)
@@ -62,9 +62,9 @@ end
 
 -- X: payload. Answer: 0.
 OPS.X = function(c, i, at)
-  if not c.epoch then
+  if c.shut then
     gone(c, at)
-  else
+  elseif not hindered(c, at, 'broadcasts', c.guard and match(c.argv[i], '^S([^\30]*)')) then
     c.signals = c.signals or {}
     c.signals[#c.signals + 1] = c.argv[i]
     c.out[at] = 0

@@ -23,10 +23,32 @@ local function prepare(c, i, n)
   look_up(c, fields)
 end
 
+-- Whether a body of this kind and so many bytes is not allowed here; if so, the command is refused.
+local function unfit(c, at, kind, bytes)
+  local guard = c.guard
+  if not guard then return false end
+  if guard.images == false and kind == 'image' then
+    refuse(c, at, 'bad_request', 'this room takes no images')
+    return true
+  end
+  if guard.bytes and bytes > guard.bytes then
+    refuse(c, at, 'too_large', '`body` has ' .. bytes .. ' bytes; this room takes ' .. guard.bytes)
+    return true
+  end
+  return false
+end
+
+-- Whether a message is not to be sent, by its author (JSON) and its tail; if so, it is refused.
+local function unwelcome(c, at, by, tail)
+  local head = 5 + #by
+  local _, behind, kind = find(tail, '^,"kind":"(%a+)","body":', head + 1)
+  return unfit(c, at, kind, #tail - behind - #',"version":1}') or hindered(c, at, 'messages', plain(by))
+end
+
 -- Stages `n` messages from argument `i` on.
 local function send(c, i, at, n)
-  local epoch = c.epoch
-  if not epoch then
+  local epoch, guard = c.epoch, c.guard
+  if c.shut then
     for k = 0, n - 1 do gone(c, at + k) end
     return
   end
@@ -38,7 +60,7 @@ local function send(c, i, at, n)
   local by, middle = ',"ts":' .. ts .. ',"by":', ',"ts":' .. ts .. ','
   for j = 0, n - 1 do
     local a = i + 3 * j
-    if not happened(c, at + j, argv[a]) then
+    if not (happened(c, at + j, argv[a]) or guard and unwelcome(c, at + j, argv[a + 1], argv[a + 2])) then
       seq, k, m = seq + 1, k + 1, m + 1
       s = format('%d', seq)
       local id = epoch .. '-' .. sub(ZEROS, #s + 1) .. s
@@ -104,6 +126,12 @@ local function slice(c, from, to)
   for rank = max(from, count), to do
     local k = rank - count + 1
     ids[#ids + 1], texts[#ids + 1] = new_index[2 * k], new_texts[2 * k]
+  end
+  if c.edits then
+    for k = 1, #ids do
+      local text = c.edits[ids[k]]
+      if text ~= nil then texts[k] = text end
+    end
   end
   return ids, texts
 end
@@ -171,7 +199,7 @@ end
 -- H: before (an id, or empty), after (likewise), limit. Answer: text.
 OPS.H = function(c, i, at)
   local before, after, limit = c.argv[i], c.argv[i + 1], tonumber(c.argv[i + 2])
-  if not c.epoch then
+  if c.shut then
     gone(c, at)
     return i + 3
   end

@@ -1,23 +1,7 @@
 -- The function itself: works out, writes, answers.
 
-local RS = '\30'
-
--- The limits of the last call: nearly always those of the next one.
-local limits_text, limits
-
-local function limits_of(text)
-  if text ~= limits_text then
-    local list = {}
-    for item in string.gmatch(text, '%d+') do list[#list + 1] = tonumber(item) end
-    limits = { log_events = list[1], log_age = list[2], log_bytes = list[3], ttl = list[4], retention = list[5],
-      page_bytes = list[6], presence_bytes = list[7], state_bytes = list[8], dedupe = list[9], grace = list[10],
-      presence = list[11], full_members = list[12] }
-    limits_text = text
-  end
-  return limits
-end
-
 function create(c, nonce)
+  c.shut = false
   c.epoch, c.fresh, c.seq, c.before, c.life, c.live = nonce, true, 0, 0, 0, ''
   c.lf, c.mark, c.lb, c.version, c.sb = 1, 0, 0, 0, 0
   c.peak, c.joins, c.members, c.were, c.status, c.config, c.past, c.commands = 0, 0, 0, 0, 'active', '{}', '', -1
@@ -127,11 +111,9 @@ local function purge(c)
   call('HDEL', c.keys[MESSAGE], unpack(c.expired))
 end
 
-local LETTERS = { l = 'log', m = 'messages', h = 'message', u = 'users', e = 'seen', s = 'state', a = 'away', p = 'positions' }
-
 local function covered(c, live, letter)
   if find(live, letter, 1, true) then return live end
-  local there = call('PEXPIREAT', sub(c.channel, 1, -7) .. LETTERS[letter], format('%d', c.life))
+  local there = call('PEXPIREAT', sub(c.channel, 1, -7) .. LETTERS[letter], ends_at(c))
   return there == 1 and live .. letter or live
 end
 
@@ -139,11 +121,18 @@ end
 -- that this is rare, and all keys with it; else keys that this batch may have made get the end that holds.
 local function renew(c)
   local l, live = c.limits, c.live
-  local want = c.now + l.ttl
+  local ttl = c.guard and c.guard.status == 'waiting' and l.waiting or l.ttl
+  local want = c.now + ttl
   if c.sent_n > 0 and c.now + l.retention > want then want = c.now + l.retention end
+  if c.guard_changed then
+    -- Messages may be kept for longer from now on, or the room end otherwise.
+    local newest = read('ZRANGE', c.keys[MESSAGES], -1, -1, 'WITHSCORES')[2]
+    if newest then want = max(want, newest + l.retention) end
+    want = max(want, c.life + 1)
+  end
   if want > c.life then
-    c.life, live = floor(want + l.ttl / 60), ''
-    local text = format('%d', c.life)
+    c.life, live = floor(want + ttl / 60), ''
+    local text = ends_at(c)
     local prefix = sub(c.channel, 1, -7)
     for letter, name in pairs(LETTERS) do
       if call('PEXPIREAT', prefix .. name, text) == 1 then live = live .. letter end
@@ -168,6 +157,8 @@ local function renew(c)
     -- Somebody may have left, and the last place with it.
     live = gsub(live, 'p', '')
   end
+  if c.bans then live = covered(c, gsub(live, 'b', ''), 'b') end
+  if c.mutes then live = covered(c, gsub(live, 't', ''), 't') end
   if c.state_set then live = covered(c, live, 's') end
   if c.state_removed then live = gsub(live, 's', '') end
   if live ~= c.live then c.renewed, c.live = true, live end
@@ -175,7 +166,8 @@ end
 
 local function write_meta(c)
   local key, seq = c.keys[META], c.s or format('%d', c.seq)
-  if not (c.fresh or c.renewed or c.patched_any or c.counted or c.trimmed or c.windowed or c.renamed) then
+  if not (c.fresh or c.renewed or c.patched_any or c.counted or c.trimmed or c.windowed or c.renamed or c.configured
+    or c.guard_changed) then
     call('HSET', key, 'seq', seq, 'active', c.ts)
   else
     local set = { 'seq', seq, 'active', c.ts }
@@ -196,11 +188,15 @@ local function write_meta(c)
     if c.fresh or c.trimmed then put_integers('lf', 'mark', 'lb') end
     if c.fresh or c.patched_any then put_integers('version', 'sb') end
     if c.fresh or c.counted then put_integers('peak', 'joins', 'session', 'counting') end
-    if c.fresh then
-      for _, item in ipairs({ 'status', c.status, 'config', c.config, 'created', c.ts }) do set[#set + 1] = item end
+    if c.fresh or c.configured then
+      for _, item in ipairs({ 'status', c.status, 'config', c.config }) do set[#set + 1] = item end
     end
+    if c.fresh then set[#set + 1], set[#set + 2] = 'created', c.ts end
+    if c.settings then set[#set + 1], set[#set + 2] = 'settings', encode(c.settings) end
+    if c.completed then set[#set + 1], set[#set + 2] = 'completed', format('%d', c.completed) end
+    if c.guard_changed then set[#set + 1], set[#set + 2] = 'guard', c.guard and encode(c.guard) or '' end
     call('HSET', key, unpack(set))
-    if c.renewed then call('PEXPIREAT', key, format('%d', c.life)) end
+    if c.renewed then call('PEXPIREAT', key, ends_at(c)) end
   end
   if c.others > 0 then try('HINCRBY', key, 'others', c.others) end
 end
@@ -213,7 +209,7 @@ local function keep(c)
   if c.kept then renew(c) end
   if c.renewed then
     call('HSET', key, 'end', format('%d', c.life), 'live', c.live)
-    call('PEXPIREAT', key, format('%d', c.life))
+    call('PEXPIREAT', key, ends_at(c))
   end
 end
 
@@ -237,12 +233,18 @@ local function write(c)
   if full then cold(c) end
   if due and not c.fresh then c.expired = c.expired or expired(c) end
   -- From here on the room changes. A room that is made finds nothing of one whose meta is gone.
-  if c.fresh then call('UNLINK', unpack(keys, 2)) end
+  if c.fresh then
+    call('UNLINK', unpack(keys, 2))
+    call('UNLINK', side_key(c, 'bans'), side_key(c, 'mutes'), side_key(c, 'cooldowns'))
+  end
   if n > 0 then write_events(c) end
   if c.learnt_n > 0 then write_commands(c) end
   if c.touched_any then write_users(c) end
   if c.away_any then write_aways(c) end
   write_marks(c)
+  if c.edits then write_edits(c) end
+  if c.bans then write_standing(c, 'bans') end
+  if c.mutes then write_standing(c, 'mutes') end
   if c.patched_any then
     c.state_set, c.state_removed = write_hash(keys[STATE], c.patched, function(name) return c.fields[name] end)
   end
@@ -263,12 +265,12 @@ end
 local function room(keys, argv)
   if not call then bind() end
   local time = call('TIME')
-  local meta = try('HMGET', keys[META], 'epoch', 'seq', 'active', 'end', 'live', 'run', 'commands')
+  local meta = try('HMGET', keys[META], 'epoch', 'seq', 'active', 'end', 'live', 'run', 'commands', 'guard')
   if meta.err then damaged(keys[META], meta.err) end
   local now, ts = time[1] * 1000 + floor(time[2] / 1000), nil
-  local channel, epoch = argv[2], meta[1]
+  local channel, epoch, plain_limits = argv[2], meta[1], limits_of(argv[1])
   local c = {
-    keys = keys, argv = argv, limits = limits_of(argv[1]), channel = channel, room = sub(channel, 7, -9),
+    keys = keys, argv = argv, limits = plain_limits, plain_limits = plain_limits, shut = not epoch, channel = channel, room = sub(channel, 7, -9),
     epoch = epoch, seq = 0, before = 0, life = 0, live = meta[5], now = now, ts = false, s = false,
     events_n = 0, sent_n = 0, learnt_n = 0, others = 0, bytes = 0, run = server_run(now),
   }
@@ -278,6 +280,10 @@ local function room(keys, argv)
     c.seq, c.before, c.life = seq, seq, life
     local window, earlier = match(meta[7] or '-1', '^(%-?%d+)(%+?)$')
     c.commands, c.earlier = tonumber(window) or -1, earlier == '+'
+    if meta[8] then
+      c.guard = guard_of(c, meta[8])
+      c.limits, c.shut = limits_kept(plain_limits, c.guard), is_completed(c) or false
+    end
     if active > now then
       now = active
       c.now = now
@@ -298,12 +304,22 @@ local function room(keys, argv)
   if c.pending then flush(c) end
   settle(c)
   if c.asked and c.asked[1] then answer_joins(c) end
-  if c.events_n > 0 or c.touched_any or c.learnt_n > 0 then
+  if c.restored then
+    write_restored(c)
+  elseif c.removed then
+    remove(c)
+  elseif c.events_n > 0 or c.touched_any or c.learnt_n > 0 or c.guard_changed then
     write(c)
   else
     if c.expired or c.away_any then tidy(c) end
     if c.kept or c.renamed then keep(c) end
   end
+  if c.ended then
+    for _, part in ipairs({ 'bans', 'mutes', 'cooldowns' }) do
+      call('ZREMRANGEBYSCORE', side_key(c, part), '-inf', c.ts)
+    end
+  end
+  if c.paced or c.cooled_any then write_paces(c) end
   if c.signals then
     for _, payload in ipairs(c.signals) do call('PUBLISH', channel, payload) end
   end

@@ -46,7 +46,7 @@ end
 OPS.G = function(c, i, at)
   local n = tonumber(c.argv[i])
   local stop = i + 1 + max(n, 0)
-  if not c.epoch then
+  if c.shut then
     gone(c, at)
     return stop
   end
@@ -89,11 +89,11 @@ OPS.S = function(c, i, at)
   local l = j + 1 + m
   local p = tonumber(argv[l])
   local stop = l + 1 + 2 * p
-  if not c.epoch then
+  if c.shut then
     gone(c, at)
     return stop
   end
-  if happened(c, at, key) then return stop end
+  if happened(c, at, key) or hindered(c, at, 'state', c.guard and plain(argv[i])) then return stop end
   cold(c)
   rest(c)
   local names = {}

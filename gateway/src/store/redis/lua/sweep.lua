@@ -5,7 +5,10 @@ local MOST_LEAVING, MOST_LOOKED_AT = 1000, 500
 -- How often messages past retention are looked for in a room where nothing happens: so many times while they are kept.
 local PURGES = 24
 
--- W: no arguments. Answer: { left, purged, ms at which something is due again }.
+-- A room that is completed is looked at again after so long, ms, if it is still there.
+local ARCHIVING = 30000
+
+-- W: no arguments. Answer: { left, purged, ms at which something is due again, 1 if the room is to be archived }.
 OPS.W = function(c, i, at)
   if not c.epoch then
     gone(c, at)
@@ -13,6 +16,12 @@ OPS.W = function(c, i, at)
   end
   rest(c)
   cold(c)
+  if c.guard and c.guard.idle and not c.shut and c.life <= c.now and c.events_n == 0 then set_status(c, 'completed') end
+  if c.shut then
+    -- Whoever sweeps it archives it now; whoever looks in later does if that has failed.
+    c.out[at], c.kept = { 0, 0, c.now + ARCHIVING, 1 }, true
+    return i
+  end
   local keys, grace, left, still = c.keys, c.limits.grace, 0, members(c)
   local bound = format('%d', c.now - grace)
   local ids = read('ZRANGEBYSCORE', keys[AWAY], '-inf', bound, 'LIMIT', 0, MOST_LEAVING)
@@ -27,6 +36,7 @@ OPS.W = function(c, i, at)
     end
   end
   c.expired = c.expired or expired(c)
+  c.ended = c.guard and true
   local purged = c.expired and #c.expired or 0
   local due
   if #ids == MOST_LEAVING or purged == MOST_EXPIRED then
@@ -44,7 +54,7 @@ OPS.W = function(c, i, at)
       due = min(due, c.now + grace, first and first + grace or due)
     end
   end
-  c.out[at] = { left, purged, due }
+  c.out[at] = { left, purged, due, 0 }
   return i
 end
 
@@ -53,6 +63,10 @@ OPS.D = function(c, i, at)
   local instance, cursor = c.argv[i], c.argv[i + 1]
   if not c.epoch then
     gone(c, at)
+    return i + 2
+  end
+  if c.shut then
+    c.out[at] = { 0, '' }
     return i + 2
   end
   rest(c)
@@ -86,7 +100,7 @@ end
 OPS.R = function(c, i, at)
   local argv, instance, n = c.argv, c.argv[i], tonumber(c.argv[i + 1])
   local stop = i + 2 + 3 * n
-  if not c.epoch then
+  if c.shut then
     gone(c, at)
     return stop
   end
@@ -119,7 +133,7 @@ end
 OPS.V = function(c, i, at)
   local argv, n = c.argv, tonumber(c.argv[i])
   local stop = i + 1 + 2 * n
-  if not c.epoch then
+  if c.shut then
     gone(c, at)
     return stop
   end
@@ -140,7 +154,7 @@ end
 -- A: a list of users. Answer: 0.
 OPS.A = function(c, i, at)
   local argv, n = c.argv, tonumber(c.argv[i])
-  if not c.epoch then
+  if c.shut then
     gone(c, at)
     return i + 1 + n
   end

@@ -202,12 +202,20 @@ OPS.J = function(c, i, at)
   local id, name, connection, node, nonce = argv[i], argv[i + 1], argv[i + 2], argv[i + 3], argv[i + 7]
   local n = tonumber(argv[i + 8])
   local stop = i + 9 + 2 * n
-  if not c.epoch and nonce == '' then
+  if c.shut and (c.epoch or nonce == '') then
     gone(c, at)
     return stop
   end
   rest(c)
   local rec = c.epoch and user(c, id)
+  if c.guard then
+    local most = c.guard.most
+    if shut_out(c, at, id) or not rec and paced(c, at, 'joins', id) then return stop end
+    if most and not rec and members(c) >= most then
+      refuse(c, at, 'room_full', 'the room has as many members as it may: ' .. format('%d', most), nil, 1000)
+      return stop
+    end
+  end
   local presence, changed = merged(c, rec and rec.presence or {}, i + 9, n, 0, 0)
   if not presence then
     too_large(c, at)
@@ -245,6 +253,8 @@ OPS.P = function(c, i, at)
     return i + 3
   end
   c.out[at] = 0
+  -- What is to be archived stays as it was.
+  if c.shut then return i + 3 end
   rest(c)
   local rec = user(c, id)
   if not rec or not rec.conns[connection] then return i + 3 end
@@ -265,11 +275,11 @@ OPS.U = function(c, i, at)
   local j = i + 2 + 2 * n
   local m = tonumber(argv[j])
   local stop = j + 1 + m
-  if not c.epoch then
+  if c.shut then
     gone(c, at)
     return stop
   end
-  if happened(c, at, key) then return stop end
+  if happened(c, at, key) or hindered(c, at, 'state', id) then return stop end
   rest(c)
   local rec = user(c, id)
   if not rec then
@@ -332,7 +342,7 @@ end
 -- L: cursor (a user id, or empty), limit. Answer: text.
 OPS.L = function(c, i, at)
   local cursor, limit = c.argv[i], tonumber(c.argv[i + 1])
-  if not c.epoch then
+  if c.shut then
     gone(c, at)
     return i + 2
   end
