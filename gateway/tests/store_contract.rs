@@ -7,8 +7,14 @@
 mod commands;
 #[path = "store_contract/counts.rs"]
 mod counts;
+#[path = "store_contract/edits.rs"]
+mod edits;
+#[path = "store_contract/ending.rs"]
+mod ending;
 #[path = "store_contract/events.rs"]
 mod events;
+#[path = "store_contract/governance.rs"]
+mod governance;
 #[path = "store_contract/harness.rs"]
 mod harness;
 #[path = "store_contract/leases.rs"]
@@ -90,6 +96,21 @@ macro_rules! contract {
                 positions: a_position_stands_in_every_record, a_position_goes_with_its_user,
                     a_resume_brings_positions, many_positions_at_once,
                     a_resume_in_a_room_that_counts_brings_no_positions;
+                edits: an_edit_changes_the_body_and_nothing_else, only_authors_and_moderators_change_a_message,
+                    an_image_stays_an_image, changes_in_a_batch_see_what_came_before_them, changes_happen_once,
+                    who_was_away_is_told_of_edits_and_deletions, a_client_is_told_what_it_lacks,
+                    a_long_comparison_goes_on_where_it_ended, what_is_past_retention_is_gone;
+                governance: a_muted_user_may_only_read, a_mute_ends_by_itself,
+                    a_kicked_user_is_out_and_may_come_back, a_banned_user_stays_out,
+                    a_room_that_counts_tells_who_is_put_out, moderation_happens_once_and_on_every_node,
+                    a_configuration_is_changed_setting_by_setting, a_room_has_a_capacity,
+                    a_room_bounds_its_messages, a_lane_has_a_rate, slow_mode_holds_each_user_up,
+                    arrivals_have_a_rate_and_members_do_not, a_retry_is_answered_whatever_the_rules,
+                    presence_is_configured_at_run_time, a_room_keeps_its_messages_for_its_own_time,
+                    nothing_of_a_busy_room_outlives_its_window, a_waiting_room_lives_shorter;
+                ending: a_completed_room_takes_nothing_more, a_room_goes_out_and_comes_back_equal,
+                    a_room_that_is_there_is_not_restored_over, trouble_keeps_the_room,
+                    a_completed_room_is_handed_out_until_it_is_gone, an_idle_room_may_be_completed_by_a_sweep;
                 property: replaying_events_gives_the_picture;
             }
         }

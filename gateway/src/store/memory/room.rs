@@ -48,7 +48,7 @@ pub(super) struct Room {
     pub(super) aways: BTreeSet<(u64, String)>,
     /// Where members are: JSON text by user id.
     pub(super) positions: BTreeMap<String, String>,
-    /// When it was last swept, or made, Unix ms.
+    /// When it was last swept, or made, Unix ms; 0: not since it was completed.
     pub(super) swept: u64,
     /// It has had too many members to tell who is there.
     pub(super) counting: bool,
@@ -274,7 +274,11 @@ impl Room {
     pub(super) fn due(&self, now: u64, limits: &StoreLimits) -> u64 {
         let ms = |duration: Duration| duration.as_millis() as u64;
         if self.rules.is_completed() {
-            return self.completed.max(self.swept + ARCHIVING);
+            return if self.swept == 0 {
+                self.completed
+            } else {
+                self.swept + ARCHIVING
+            };
         }
         let (grace, kept) = (ms(limits.grace), self.retention(limits));
         let mut due = self.end(limits) + 1;

@@ -316,6 +316,7 @@ impl Batch<'_> {
         self.room.rules.status = status;
         if status == RoomStatus::Completed {
             self.room.completed = self.now;
+            self.room.swept = 0;
         }
         let data = format!(r#"{{"status":"{}"}}"#, status.as_str());
         self.event(EventType::RoomStatus, by, |_, _| data);
