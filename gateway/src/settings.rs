@@ -132,6 +132,10 @@ pub struct StoreSettings {
     #[arg(long, env = "REDIS_TTL_ACTIVE_ROOM", default_value = "3600", value_name = "SECONDS", value_parser = range(1, 31_536_000))]
     pub redis_ttl_active_room: u64,
 
+    /// Seconds that a room whose status is `waiting` lives after its last use, unless it holds messages for longer.
+    #[arg(long, env = "REDIS_TTL_WAITING_ROOM", default_value = "1800", value_name = "SECONDS", value_parser = range(1, 31_536_000))]
+    pub redis_ttl_waiting_room: u64,
+
     /// Events that a room's log keeps for those who resume.
     #[arg(long, env = "LOG_EVENTS", default_value = "10000", value_name = "COUNT", value_parser = range(1, 1_000_000))]
     pub log_events: u64,
@@ -348,6 +352,7 @@ impl Settings {
             log_age: Duration::from_secs(self.store.log_seconds),
             log_bytes: self.store.log_bytes,
             active_ttl: Duration::from_secs(self.store.redis_ttl_active_room),
+            waiting_ttl: Duration::from_secs(self.store.redis_ttl_waiting_room),
             dedupe: Duration::from_secs(self.store.command_dedupe_seconds),
             grace: Duration::from_secs(self.presence.presence_grace_seconds),
             presence: match self.presence.presence_mode {

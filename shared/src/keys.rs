@@ -54,6 +54,17 @@ pub fn room(id: &RoomId) -> [String; ROOM_KEYS] {
     .map(|part| format!("room:{{{id}}}:{part}"))
 }
 
+/// Keys of a room that only rooms with bans, mutes or slow mode have; the room function names them itself.
+///
+/// | index | key | type | holds |
+/// |---|---|---|---|
+/// | 0 | `room:{id}:bans` | zset | user id by the ms at which its ban ends; RS and the id: put out for a time |
+/// | 1 | `room:{id}:mutes` | zset | user id by the ms at which its mute ends |
+/// | 2 | `room:{id}:cooldowns` | zset | lane, RS and user id by the ms from which the user may go on |
+pub fn rules(id: &RoomId) -> [String; 3] {
+    ["bans", "mutes", "cooldowns"].map(|part| format!("room:{{{id}}}:{part}"))
+}
+
 /// The channel of a room's events.
 pub fn events_channel(id: &RoomId) -> String {
     format!("room:{{{id}}}:events")

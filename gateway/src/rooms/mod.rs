@@ -6,6 +6,7 @@
 
 mod answers;
 mod failure;
+mod held;
 mod moves;
 pub mod presence;
 mod queue;

@@ -192,6 +192,9 @@ async fn sweep(rooms: &Arc<Rooms>, pace: Duration) {
     loop {
         turn.tick().await;
         note_activity(rooms).await;
+        if let Err(error) = rooms.store.look_after().await {
+            tracing::debug!(%error, "the store's indexes could not be looked after");
+        }
         let started = Instant::now();
         match sweep_once(rooms).await {
             Ok(swept) if swept.rooms > 0 => {

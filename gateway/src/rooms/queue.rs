@@ -21,6 +21,7 @@ use super::{
     Known, Origin, Rooms, Work,
     answers::{answer, answer_error_for, complete, finish, millis},
     failure::{self, RoomBreaker},
+    held::Held,
     moves,
 };
 use crate::{
@@ -44,6 +45,7 @@ pub(super) struct RoomQueue {
     /// The store's channel of this room is open. Changed by the one task only.
     subscribed: AtomicBool,
     breaker: RoomBreaker,
+    held: Held,
     /// Shared with each [`Origin::Unconfirmed`] of the room.
     open: Arc<()>,
 }
@@ -62,6 +64,7 @@ impl RoomQueue {
             state: Mutex::default(),
             subscribed: AtomicBool::new(false),
             breaker: RoomBreaker::default(),
+            held: Held::default(),
             open: Arc::default(),
         }
     }
@@ -123,7 +126,7 @@ impl RoomQueue {
 
     /// The next batch: what is queued, up to a bound, and not past the point where a connection that enters or leaves in
     /// this batch would do something else in it. Commands of connections that are not in the room are answered here.
-    fn batch(&self, now_ms: u64) -> (Vec<Op>, Vec<Origin>) {
+    fn batch(&self, now: Instant, now_ms: u64) -> (Vec<Op>, Vec<Origin>) {
         let mut state = self.state.lock();
         let (mut ops, mut origins) = (Vec::new(), Vec::new());
         let (mut moving, mut reads) = (Vec::new(), 0);
@@ -182,6 +185,12 @@ impl RoomQueue {
                     work.origin,
                     Refusal::new(ErrorCode::NotJoined, "join the room first"),
                 );
+                continue;
+            }
+            if let Origin::Command { kind, .. } = work.origin
+                && let Err(refusal) = self.held.check(kind, now)
+            {
+                self.refuse(work.origin, refusal);
                 continue;
             }
             // One that came while its join was under way; the others never come here.
@@ -310,7 +319,7 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
             failure::refuse_all(&rooms, &queue, wait);
             continue;
         }
-        let (ops, origins) = queue.batch(rooms.store.now_ms());
+        let (ops, origins) = queue.batch(now, rooms.store.now_ms());
         moves::start(&rooms, &local);
         if ops.is_empty() {
             queue.breaker.gave_up(now);
@@ -324,6 +333,11 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
             Ok(applied) => {
                 queue.breaker.succeeded(local.id());
                 local.acknowledged(&applied.epoch, applied.seq);
+                for (origin, reply) in origins.iter().zip(&applied.replies) {
+                    if let (Origin::Command { kind, .. }, Err(refusal)) = (origin, reply) {
+                        queue.held.refused(*kind, refusal, now);
+                    }
+                }
                 complete(&rooms, &local, origins, applied.replies)
             }
             Err(error) => {

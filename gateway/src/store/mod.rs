@@ -279,6 +279,13 @@ pub trait Store: Send + Sync + 'static {
     /// As [`Store::apply`]; they may be named by [`Store::rooms_of`] again.
     fn buried<'a>(&'a self, node: &'a str, rooms: Vec<RoomId>) -> BoxFuture<'a, Result<(), StoreError>>;
 
+    /// Looks after what the store keeps beside its rooms, and puts together again what of it is lost. Called with each
+    /// look for what is due.
+    ///
+    /// # Errors
+    /// It may be done in part; the next call goes on.
+    fn look_after(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
     /// Gives this node's lease back: its connections are gone by now. Called last.
     fn resign(&self) -> BoxFuture<'_, ()>;
 

@@ -298,12 +298,12 @@ pub(crate) async fn a_completed_room_is_handed_out_until_it_is_gone<B: Backend>(
         !claimed.is_empty()
     })
     .await;
-    assert_eq!(claimed, [room.clone()]);
+    assert_eq!(claimed, std::slice::from_ref(&room));
     let swept = other.sweep(&room).await;
     assert!(swept.completed && swept.next > swept.now);
     node.ack(&room, Op::Remove { at: since(&epoch, 2) }).await;
     assert!(
-        node.store.heads(&[room.clone()]).await[0]
+        node.store.heads(std::slice::from_ref(&room)).await[0]
             .as_ref()
             .unwrap()
             .is_none()

@@ -392,3 +392,75 @@ async fn meta_counts() {
     );
     assert!(count("created") <= count("active"));
 }
+
+#[tokio::test]
+async fn what_a_room_demands_lives_as_long_as_the_room_and_goes_with_it() {
+    use super::governance::{configure, moderate, status};
+    use roomgate::store::Action;
+    use roomgate_shared::protocol::command::RoomStatus;
+
+    let (node, room) = (node::<Redis>().await, new_room());
+    let epoch = node.joined(&room, enter("u1", 1)).await.epoch;
+    node.ack(&room, send("u1", "1")).await;
+    node.ack(&room, configure(&[("cooldownMs.messages", "60000")], &[]))
+        .await;
+    node.ack(&room, moderate(Action::Ban, "u2", None)).await;
+    node.ack(&room, moderate(Action::Mute, "u3", Some(5_000))).await;
+    node.ack(&room, send("u1", "2")).await;
+    let life = |key: &String| -> i64 { server().ask(&["PTTL", key]).trim().parse().unwrap() };
+    let [bans, mutes, cooldowns] = &keys::rules(&room);
+    let meta = life(&part_of(&room, "meta"));
+    for key in [bans, mutes] {
+        assert!(
+            (life(key) - meta).abs() < 2_000,
+            "{key}: {} and {meta}",
+            life(key)
+        );
+    }
+    assert!((1..=60_000).contains(&life(cooldowns)));
+    node.ack(&room, status(RoomStatus::Completed)).await;
+    let seq = node.picture(&room).await["seq"].as_u64().unwrap();
+    node.ack(
+        &room,
+        Op::Remove {
+            at: since(&epoch, seq),
+        },
+    )
+    .await;
+    for key in keys::room(&room).iter().take(11).chain(&keys::rules(&room)) {
+        assert!(!exists(key), "{key}");
+    }
+    eventually("no index names it", async || {
+        let named = |index| server().ask(&["ZSCORE", index, room.as_str()]).trim().is_empty();
+        named(keys::ROOMS) && named(keys::DUE)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_registry_that_is_lost_is_rebuilt() {
+    let (server, heard) = (RedisServer::start(), Arc::new(Recorder::default()));
+    let sink = Arc::clone(&heard) as Arc<dyn EventSink>;
+    let store = Redis::store_in(&server, 0, StoreLimits::default(), sink).await;
+    let node = Node { store, heard };
+    let rooms: Vec<RoomId> = (0..1_200).map(|_| new_room()).collect();
+    for room in &rooms {
+        node.joined(room, enter("u1", 1)).await;
+    }
+    let count = |index: &str| server.ask(&["ZCARD", index]).trim().to_owned();
+    eventually("all are written down", async || count(keys::ROOMS) == "1200").await;
+    for index in [keys::ROOMS, keys::DUE] {
+        server.ask(&["SET", "room:{stray}:meta", "no room"]);
+        server.ask(&["DEL", index]);
+        node.store.look_after().await.unwrap();
+        assert_eq!(
+            (count(keys::ROOMS).as_str(), count(keys::DUE).as_str()),
+            ("1200", "1200")
+        );
+    }
+    let end = server.ask(&["HGET", &keys::room(&rooms[7])[0], "end"]);
+    assert_eq!(
+        server.ask(&["ZSCORE", keys::ROOMS, rooms[7].as_str()]).trim(),
+        end.trim()
+    );
+}

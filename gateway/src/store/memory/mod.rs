@@ -285,6 +285,10 @@ impl Store for MemoryStore {
         Box::pin(async { Ok(()) })
     }
 
+    fn look_after(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn resign(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }

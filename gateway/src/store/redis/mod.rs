@@ -6,6 +6,7 @@
 //! | [`function`] | the Lua files as one library with a versioned name |
 //! | [`request`], [`reply`], [`picture`] | a batch as arguments, an answer as replies, snapshots and resumes |
 //! | [`heads`] | where rooms stand |
+//! | [`registry`] | the index of rooms, rebuilt where it is lost |
 //! | [`lease`] | this node's lease and its rooms, dead nodes, and what is due |
 //! | [`client`], [`errors`] | the command connection (fred), and what its errors mean |
 //! | [`subscriber`] | the event connection, its confirmations and its trials |
@@ -23,6 +24,7 @@ mod function;
 mod heads;
 mod lease;
 mod picture;
+mod registry;
 mod reply;
 mod request;
 mod subscriber;
@@ -374,6 +376,17 @@ impl Store for RedisStore {
         Box::pin(async move {
             if !rooms.is_empty() {
                 self.commands.ask(lease::buried(node, &rooms)).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn look_after(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            if let Some(rooms) = registry::look_after(&self.commands).await?
+                && rooms > 0
+            {
+                tracing::warn!(rooms, "the registry of rooms was lost, and has been rebuilt");
             }
             Ok(())
         })
