@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod archive;
 pub mod auth;
 pub mod breaker;
 mod descriptors;

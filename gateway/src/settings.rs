@@ -152,6 +152,11 @@ pub struct StoreSettings {
     /// happen twice.
     #[arg(long, env = "COMMAND_DEDUPE_SECONDS", default_value = "600", value_name = "SECONDS", value_parser = range(1, 86_400))]
     pub command_dedupe_seconds: u64,
+
+    /// Where completed rooms are kept: a folder, or a bucket as s3://, gs:// or az:// with its credentials in AWS_*,
+    /// GOOGLE_* or AZURE_*. All gateways must see the same. `off`: a completed room is removed and kept nowhere.
+    #[arg(long, env = "ARCHIVE_URL", default_value = "roomgate-archive", value_name = "URL", value_parser = archive)]
+    pub archive_url: String,
 }
 
 /// Where rooms are kept.
@@ -340,6 +345,11 @@ impl Settings {
         self.store.room_store.unwrap_or(implied)
     }
 
+    /// Where completed rooms are kept, if anywhere.
+    pub fn archive_url(&self) -> Option<&str> {
+        Some(self.store.archive_url.as_str()).filter(|url| *url != "off")
+    }
+
     /// Largest body of a message: no larger than the frame that brings it.
     pub fn max_message_bytes(&self) -> usize {
         self.limits.max_message_bytes.min(self.limits.max_frame_bytes) as usize
@@ -383,6 +393,18 @@ fn command() -> clap::Command {
 
 fn node_id(text: &str) -> Result<NodeId, String> {
     NodeId::new(text).map_err(|_| "1 to 128 characters of A-Z a-z 0-9 . _ ~ : -".to_owned())
+}
+
+/// Whether a place can be made of it is seen at start; credentials must not even get into what is logged then.
+fn archive(text: &str) -> Result<String, String> {
+    match text.split_once("://") {
+        Some((_, rest))
+            if rest.contains(['?', '#']) || rest.split_once(':').is_some_and(|(_, r)| r.contains('@')) =>
+        {
+            Err("an address without credentials, which belong into AWS_*, GOOGLE_* or AZURE_*".to_owned())
+        }
+        _ => Ok(text.trim().to_owned()),
+    }
 }
 
 fn range(min: u64, max: u64) -> RangedU64ValueParser {
