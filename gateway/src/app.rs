@@ -11,6 +11,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     admin::health::Health,
+    archive::Archive,
     descriptors,
     hub::{Closing, Hub},
     net::{
@@ -55,6 +56,9 @@ pub enum AppError {
     /// A setting of Redis.
     #[error("{0}")]
     RedisConfig(#[from] crate::store::redis::ConfigError),
+    /// The place of archives.
+    #[error("{0}")]
+    Archive(#[from] crate::archive::ArchiveError),
     /// Redis is not there, or not usable.
     #[error("{0}")]
     RedisBoot(#[from] crate::store::redis::BootError),
@@ -125,7 +129,8 @@ impl App {
             }
         };
         let move_tick = Duration::from_millis(settings.presence.move_tick_ms);
-        let rooms = Rooms::new(hub.clone(), store.clone(), move_tick, requests);
+        let archive = settings.archive_url().map(Archive::open).transpose()?;
+        let rooms = Rooms::new(hub.clone(), store.clone(), move_tick, archive, requests);
         let health = Arc::new(Health::new(store.clone(), prometheus));
         let limits = &settings.limits;
         let sessions = Arc::new(SessionContext {

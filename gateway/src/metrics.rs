@@ -120,6 +120,12 @@ metrics! {
     swept: Counter = "roomgate_rooms_swept_total";
     /// Messages past retention that this node's sweeps removed.
     purged: Counter = "roomgate_messages_purged_total";
+    /// Completed rooms that this node has archived.
+    archived: Counter = "roomgate_rooms_archived_total";
+    /// Rooms that this node has opened again from their archive.
+    restored: Counter = "roomgate_rooms_restored_total";
+    /// Times that a room could not be archived, or an archive not be read: the room stays, or is not made.
+    archive_failures: Counter = "roomgate_archive_failures_total";
     /// Dead nodes whose members this node has taken out.
     nodes_buried: Counter = "roomgate_nodes_buried_total";
     /// Times that this node was without its lease, and others may have taken its members for gone.

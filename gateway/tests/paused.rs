@@ -71,7 +71,7 @@ impl Gateway {
             ..StoreLimits::default()
         };
         let store: SharedStore = MemoryStore::new(limits, Arc::clone(&heard) as Arc<dyn EventSink>);
-        let rooms = Rooms::new(hub, Arc::clone(&store), Duration::from_millis(50), requests);
+        let rooms = Rooms::new(hub, Arc::clone(&store), Duration::from_millis(50), None, requests);
         let pace = Pace {
             lease: Duration::from_secs(10),
             sweep: Duration::from_secs(SWEEP),

@@ -158,7 +158,9 @@ impl RoomWriter {
 
     async fn send_part(&mut self, bytes: usize) -> Result<(), ArchiveError> {
         if self.upload.is_none() {
-            let store = self.store().await?;
+            let store = writing(self.archive.clone())
+                .await
+                .map_err(|failure| self.failed(&failure))?;
             let parts = in_time(CALL, self.archive.place.multipart(&store, &self.path))
                 .await
                 .map_err(|failure| self.failed(&failure))?;
@@ -192,17 +194,13 @@ impl RoomWriter {
 
     /// An archive of less than a part, in one call.
     async fn put(&mut self) -> Result<(), ArchiveError> {
-        let store = self.store().await?;
+        let store = writing(self.archive.clone())
+            .await
+            .map_err(|failure| self.failed(&failure))?;
         let whole = std::mem::take(&mut self.packed);
         self.sent = whole.len() as u64;
         let put = in_time(PART, store.put(&self.path, PutPayload::from(whole))).await;
         put.map(|_| ()).map_err(|failure| self.failed(&failure))
-    }
-
-    async fn store(&self) -> Result<Arc<dyn ObjectStore>, ArchiveError> {
-        in_time(CALL, self.archive.place.writing())
-            .await
-            .map_err(|failure| self.failed(&failure))
     }
 
     fn failed(&self, failure: &Failure) -> ArchiveError {
@@ -216,4 +214,10 @@ impl RoomWriter {
         let room = self.room.clone();
         ArchiveError::Unfit { room, why }
     }
+}
+
+/// Not a method: an upload that is under way cannot be shared between threads, so no reference to the writer may be held
+/// while this waits.
+async fn writing(archive: Archive) -> Result<Arc<dyn ObjectStore>, Failure> {
+    in_time(CALL, archive.place.writing()).await
 }

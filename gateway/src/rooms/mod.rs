@@ -2,18 +2,20 @@
 //!
 //! [`Rooms::submit`] takes a command that has passed its checks; the room's [`queue`] sends it to the store, together with
 //! what came meanwhile, and answers. What a room's members must be told beyond events (a hole, another epoch) is
-//! [`repair`]'s; what moves goes by [`moves`], beside the queue; [`presence`] sees to those who do not come back.
+//! [`repair`]'s; what moves goes by [`moves`], beside the queue; [`presence`] sees to those who do not come back;
+//! [`lifecycle`] to a room's end, and its return.
 
 mod answers;
 mod failure;
 mod held;
+mod lifecycle;
 mod moves;
 pub mod presence;
 mod queue;
 mod repair;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasher, RandomState},
     sync::Arc,
     time::Duration,
@@ -31,6 +33,7 @@ use tokio::{
 
 use self::queue::RoomQueue;
 use crate::{
+    archive::Archive,
     hub::{Client, Hub, Kept, LocalRoom, Membership, Request},
     store::{Op, Refusal, SharedStore, Tail},
 };
@@ -132,15 +135,20 @@ pub struct Rooms {
     store: SharedStore,
     /// The usual length of a tick.
     move_tick: Duration,
+    /// Where completed rooms go; `None`: nowhere.
+    archive: Option<Archive>,
+    /// Rooms that are being archived here.
+    ending: Mutex<HashSet<RoomId>>,
 }
 
 impl Rooms {
     /// Rooms over `store`; `requests` are the hub's. Spawns the task that carries them out. `move_tick`: how long moves are
-    /// gathered.
+    /// gathered; `archive`: where completed rooms go before they are removed.
     pub fn new(
         hub: Arc<Hub>,
         store: SharedStore,
         move_tick: Duration,
+        archive: Option<Archive>,
         requests: mpsc::UnboundedReceiver<Request>,
     ) -> Arc<Self> {
         let rooms = Arc::new(Self {
@@ -149,6 +157,8 @@ impl Rooms {
             hub,
             store,
             move_tick,
+            archive,
+            ending: Mutex::default(),
         });
         tokio::spawn(repair::run(rooms.clone(), requests));
         rooms

@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 
-use super::{Origin, Rooms, Work};
+use super::{Origin, Rooms, Work, lifecycle};
 use crate::{
     metrics::metrics,
     store::{Done, Op, StoreError},
@@ -255,7 +255,7 @@ pub async fn sweep_once(rooms: &Arc<Rooms>) -> Result<SweptAll, StoreError> {
 }
 
 /// Does what is due in one room. How many members left, and how many messages went.
-async fn sweep_room(rooms: &Rooms, room: &RoomId) -> (u64, u64) {
+async fn sweep_room(rooms: &Arc<Rooms>, room: &RoomId) -> (u64, u64) {
     let (mut left, mut purged) = (0, 0);
     loop {
         match apply(rooms, room, Op::Sweep).await {
@@ -264,6 +264,10 @@ async fn sweep_room(rooms: &Rooms, room: &RoomId) -> (u64, u64) {
                 metrics().purged.increment(swept.purged);
                 left += swept.left;
                 purged += swept.purged;
+                if swept.completed {
+                    lifecycle::end(rooms, room).await;
+                    break;
+                }
                 if swept.next > swept.now {
                     break;
                 }

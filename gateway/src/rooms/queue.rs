@@ -14,7 +14,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use roomgate_shared::protocol::{ErrorCode, event};
+use roomgate_shared::protocol::{ErrorCode, command::RoomStatus, event};
 use tokio::time::Instant;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
     answers::{answer, answer_error_for, complete, finish, millis},
     failure::{self, RoomBreaker},
     held::Held,
-    moves,
+    lifecycle, moves,
 };
 use crate::{
     hub::{Kept, LocalRoom, Repair},
@@ -329,7 +329,8 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
             continue;
         }
         let kept = failure::kept(&ops, &origins);
-        let repair = match commit(&rooms, &queue, ops).await {
+        let ending = ops.iter().position(ends);
+        let repair = match commit(&rooms, &queue, ops, &origins).await {
             Ok(applied) => {
                 queue.breaker.succeeded(local.id());
                 local.acknowledged(&applied.epoch, applied.seq);
@@ -337,6 +338,10 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
                     if let (Origin::Command { kind, .. }, Err(refusal)) = (origin, reply) {
                         queue.held.refused(*kind, refusal, now);
                     }
+                }
+                if ending.is_some_and(|at| applied.replies[at].is_ok()) {
+                    let (rooms, room) = (rooms.clone(), local.id().clone());
+                    tokio::spawn(async move { lifecycle::end(&rooms, &room).await });
                 }
                 complete(&rooms, &local, origins, applied.replies)
             }
@@ -369,8 +374,24 @@ fn idle(rooms: &Arc<Rooms>, queue: &RoomQueue, now: Instant) -> bool {
     queue.rest()
 }
 
+/// Whether the room is completed by it.
+fn ends(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Status {
+            status: RoomStatus::Completed,
+            ..
+        }
+    )
+}
+
 /// Sends a batch to the store, the room being subscribed first if somebody enters.
-async fn commit(rooms: &Rooms, queue: &RoomQueue, ops: Vec<Op>) -> Result<Applied, StoreError> {
+async fn commit(
+    rooms: &Rooms,
+    queue: &RoomQueue,
+    ops: Vec<Op>,
+    origins: &[Origin],
+) -> Result<Applied, StoreError> {
     let local = &queue.local;
     if ops.iter().any(|op| matches!(op, Op::Join(_))) {
         if !queue.is_subscribed() {
@@ -380,7 +401,12 @@ async fn commit(rooms: &Rooms, queue: &RoomQueue, ops: Vec<Op>) -> Result<Applie
         local.hold();
     }
     let (count, started) = (ops.len(), Instant::now());
-    let applied = rooms.store.apply(local.id(), ops).await;
+    let applied = match &rooms.archive {
+        Some(archive) if lifecycle::may_make(&ops) => {
+            lifecycle::apply(rooms, archive, local.id(), ops, origins).await
+        }
+        Some(_) | None => rooms.store.apply(local.id(), ops).await,
+    };
     metrics().store_duration.record(millis(started));
     metrics().batch_size.record(count as f64);
     match applied {

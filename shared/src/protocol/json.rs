@@ -63,13 +63,6 @@ impl Serialize for JsonText {
     }
 }
 
-/// Takes the value's text as it stands; only serde_json can do this.
-impl<'de> Deserialize<'de> for JsonText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Box::<RawValue>::deserialize(deserializer).map(|raw| Self(raw.into()))
-    }
-}
-
 /// Appends `text` as a JSON string, quotes included, in the shortest form: what `JSON.stringify` and serde_json write.
 pub fn push_str(out: &mut String, text: &str) {
     out.push('"');
