@@ -110,7 +110,7 @@ async fn the_newest_counts_and_older_ones_are_kept() {
     assert_eq!(archive.list(3).await.unwrap().len(), 3);
     assert_eq!(archive.remove(&id("hall")).await.unwrap(), 4);
     assert!(!archive.exists(&id("hall")).await.unwrap());
-    assert_eq!(files(folder.path()), [String::new(); 0]);
+    assert!(files(folder.path()).is_empty());
 }
 
 #[tokio::test]
@@ -266,7 +266,7 @@ async fn a_room_that_cannot_be_read_back_is_not_archived() {
     broken.messages.push(text("{"));
     let error = archive.write(broken).await.unwrap_err();
     assert!(matches!(error, ArchiveError::Unfit { .. }), "{error:?}");
-    assert_eq!(files(folder.path()), [String::new(); 0]);
+    assert!(files(folder.path()).is_empty());
 }
 
 /// A bucket of S3 at `address`.
