@@ -155,7 +155,12 @@ pub struct StoreSettings {
 
     /// Where completed rooms are kept: a folder, or a bucket as s3://, gs:// or az:// with its credentials in AWS_*,
     /// GOOGLE_* or AZURE_*. All gateways must see the same. `off`: a completed room is removed and kept nowhere.
-    #[arg(long, env = "ARCHIVE_URL", default_value = "roomgate-archive", value_name = "URL", value_parser = archive)]
+    #[arg(
+        long,
+        env = "ARCHIVE_URL",
+        default_value = "roomgate-archive",
+        value_name = "URL"
+    )]
     pub archive_url: String,
 }
 
@@ -332,6 +337,12 @@ impl Settings {
                 "REDIS_URL: not set, but ROOM_STORE=redis needs it: redis://[user:password@]host[:port]",
             );
         }
+        // Not told by the setting's own check: that would repeat the value.
+        let (_, address) = self.store.archive_url.split_once("://").unwrap_or_default();
+        let user = address.split('/').next().and_then(|host| host.split_once('@'));
+        if address.contains(['?', '#']) || user.is_some_and(|(user, _)| user.contains(':')) {
+            return wrong("ARCHIVE_URL: credentials do not belong in it, but in AWS_*, GOOGLE_* or AZURE_*");
+        }
         Ok(())
     }
 
@@ -393,18 +404,6 @@ fn command() -> clap::Command {
 
 fn node_id(text: &str) -> Result<NodeId, String> {
     NodeId::new(text).map_err(|_| "1 to 128 characters of A-Z a-z 0-9 . _ ~ : -".to_owned())
-}
-
-/// Whether a place can be made of it is seen at start; credentials must not even get into what is logged then.
-fn archive(text: &str) -> Result<String, String> {
-    match text.split_once("://") {
-        Some((_, rest))
-            if rest.contains(['?', '#']) || rest.split_once(':').is_some_and(|(_, r)| r.contains('@')) =>
-        {
-            Err("an address without credentials, which belong into AWS_*, GOOGLE_* or AZURE_*".to_owned())
-        }
-        _ => Ok(text.trim().to_owned()),
-    }
 }
 
 fn range(min: u64, max: u64) -> RangedU64ValueParser {
@@ -512,6 +511,29 @@ mod tests {
             assert!(!line.contains('\n'), "{line}");
         }
         assert!(error(&["--unknown"]).contains("--unknown"));
+    }
+
+    #[test]
+    fn credentials_in_the_archives_address_are_refused_and_not_repeated() {
+        for url in ["s3://key:hidden@bucket/a", "https://host/a?sig=hidden"] {
+            let line = error(&["--archive-url", url]);
+            assert!(line.starts_with("ARCHIVE_URL: "), "{line}");
+            assert!(!line.contains("hidden"), "{line}");
+        }
+        for url in [
+            "abfss://container@account.dfs.core.windows.net/a",
+            "s3://bucket/a:b@c",
+            "/a?b",
+        ] {
+            let Ok(Asked::Run(settings)) = read(&["--archive-url", url]) else {
+                panic!("{url}")
+            };
+            assert_eq!(settings.archive_url(), Some(url));
+        }
+        let Ok(Asked::Run(settings)) = read(&["--archive-url", "off"]) else {
+            panic!()
+        };
+        assert_eq!(settings.archive_url(), None);
     }
 
     #[test]

@@ -245,9 +245,9 @@ pub(super) async fn apply(
         return Ok(applied);
     }
     // It is not there, so nothing has happened.
-    let Some(record) = latest(archive, room).await? else {
+    if !asked(room, archive.exists(room).await)? {
         return rooms.store.apply(room, ops).await;
-    };
+    }
     let opens = |(op, origin): (&Op, &Origin)| {
         let resync = matches!(origin, Origin::Resync { .. });
         matches!(op, Op::Join(join) if join.create && join.since.is_none()) && !resync
@@ -265,14 +265,19 @@ pub(super) async fn apply(
             ..applied
         });
     }
-    restore(rooms, room, record).await?;
+    let one = rooms.reading.lock().await;
+    if let Some(record) = asked(room, archive.latest(room).await)? {
+        restore(rooms, room, record).await?;
+    }
+    drop(one);
     rooms.store.apply(room, ops).await
 }
 
-async fn latest(archive: &Archive, room: &RoomId) -> Result<Option<RoomRecord>, StoreError> {
-    archive.latest(room).await.map_err(|error| {
+/// What the archive has answered, as far as it has.
+fn asked<T>(room: &RoomId, answer: Result<T, ArchiveError>) -> Result<T, StoreError> {
+    answer.map_err(|error| {
         metrics().archive_failures.increment(1);
-        tracing::error!(%room, %error, "whether the room has an archive is not known, so it is not made");
+        tracing::error!(%room, %error, "what the archive has of the room is not known, so it is not made");
         match error {
             ArchiveError::Damaged { .. } | ArchiveError::OtherRoom { .. } => {
                 StoreError::Damaged(error.to_string())

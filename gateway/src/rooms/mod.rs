@@ -139,6 +139,8 @@ pub struct Rooms {
     archive: Option<Archive>,
     /// Rooms that are being archived here.
     ending: Mutex<HashSet<RoomId>>,
+    /// Archives are read one after the other: each may be large.
+    reading: tokio::sync::Mutex<()>,
 }
 
 impl Rooms {
@@ -159,6 +161,7 @@ impl Rooms {
             move_tick,
             archive,
             ending: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
         });
         tokio::spawn(repair::run(rooms.clone(), requests));
         rooms
