@@ -12,6 +12,7 @@ use tokio::{net::TcpListener, sync::watch};
 use crate::{
     admin::health::Health,
     archive::Archive,
+    auth::Authenticator,
     descriptors,
     hub::{Closing, Hub},
     net::{
@@ -56,6 +57,9 @@ pub enum AppError {
     /// A setting of Redis.
     #[error("{0}")]
     RedisConfig(#[from] crate::store::redis::ConfigError),
+    /// A key for tokens.
+    #[error("{0}")]
+    Settings(#[from] crate::settings::SettingsError),
     /// The place of archives.
     #[error("{0}")]
     Archive(#[from] crate::archive::ArchiveError),
@@ -72,6 +76,7 @@ pub struct App {
     rooms: Arc<Rooms>,
     hub: Arc<Hub>,
     clients: Arc<Clients>,
+    sessions: Arc<SessionContext>,
     store: SharedStore,
     redis: Option<(Arc<RedisStore>, Duration)>,
     pace: Pace,
@@ -146,10 +151,11 @@ impl App {
             outbox_bytes: limits.outbox_bytes as usize,
             heartbeat_ms: limits.heartbeat_ms,
             auto_create: settings.access.auto_create_rooms,
+            auth: settings.authenticator()?,
         });
         let clients = Arc::<Clients>::default();
         let server = Server {
-            sessions,
+            sessions: sessions.clone(),
             clients: clients.clone(),
             health: health.clone(),
             origins: settings.access.allowed_origins.clone(),
@@ -172,6 +178,7 @@ impl App {
             rooms,
             hub,
             clients,
+            sessions,
             store,
             redis,
             pace,
@@ -196,6 +203,7 @@ impl App {
         let (close, closing) = watch::channel(None);
         let serving = tokio::spawn(http::serve(self.listener, self.server, closing));
         let upkeep = tokio::spawn(upkeep(self.health.clone()));
+        let keys = tokio::spawn(fetch_keys(self.sessions.clone()));
         let run = async {
             match &self.redis {
                 Some((store, wait)) => {
@@ -243,7 +251,17 @@ impl App {
             let _ = tokio::time::timeout(RESIGN_TIMEOUT, self.store.resign()).await;
         }
         upkeep.abort();
+        keys.abort();
         Ok(())
+    }
+}
+
+/// Keeps the keys that tokens are checked with fresh.
+async fn fetch_keys(sessions: Arc<SessionContext>) {
+    if let Authenticator::Token(verifier) = &sessions.auth
+        && let Some(jwks) = verifier.jwks()
+    {
+        jwks.run().await;
     }
 }
 

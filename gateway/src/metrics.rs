@@ -102,6 +102,10 @@ metrics! {
     slow_consumers: Counter = "roomgate_slow_consumers_total";
     /// Frames that were no commands.
     malformed: Counter = "roomgate_malformed_frames_total";
+    /// Commands that the user's token does not allow in the room.
+    scope_mismatches: Counter = "roomgate_scope_mismatches_total";
+    /// Tokens that were not accepted, at the handshake or by `auth`.
+    tokens_refused: Counter = "roomgate_tokens_refused_total";
     /// Holes found in the order of a room's events.
     gaps: Counter = "roomgate_gaps_total";
     /// Times that a room's missed events were fetched from the store's log, once for all its members here.

@@ -9,7 +9,14 @@ use clap::{
 };
 use roomgate_shared::ids::NodeId;
 
-use crate::store::{PresenceMode, StoreLimits};
+use crate::{
+    auth::{
+        Authenticator,
+        jwks::{Jwks, Source},
+        token::{Keys, Verifier},
+    },
+    store::{PresenceMode, StoreLimits},
+};
 
 /// Roomgate's gateway: realtime rooms over WebSocket, with Redis as the truth.
 ///
@@ -71,10 +78,36 @@ pub struct NodeSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Access")]
 pub struct AccessSettings {
-    /// How users are known. `anonymous`: by what they say of themselves; everybody may do everything in every room. Must be
-    /// asked for when listening beyond loopback.
+    /// How users are known. `jwt`: by a token. `anonymous`: by what they say of themselves; everybody may join, send and
+    /// change the state in every room; must be asked for when listening beyond loopback. Not given: jwt if a key is set, else
+    /// anonymous.
     #[arg(long, env = "AUTH_MODE", value_enum, value_name = "MODE")]
     pub auth_mode: Option<AuthMode>,
+
+    /// Secret that tokens are signed with (HS256), at least 32 bytes. One of JWT_SECRET, JWT_PUBLIC_KEY and JWKS_URL.
+    #[arg(long, env = "JWT_SECRET", value_name = "SECRET", hide_env_values = true)]
+    pub jwt_secret: Option<Secret>,
+
+    /// Public key that tokens are checked with, PEM or the path of a PEM file: RSA (RS256), P-256 (ES256) or Ed25519 (EdDSA).
+    #[arg(long, env = "JWT_PUBLIC_KEY", value_name = "PEM")]
+    pub jwt_public_key: Option<String>,
+
+    /// Set of public keys (JWKS) that tokens are checked with: an http or https URL, a file:// URL or a path. Read every five
+    /// minutes, and when a token names a key that is not in it.
+    #[arg(long, env = "JWKS_URL", value_name = "URL", value_parser = jwks)]
+    pub jwks_url: Option<String>,
+
+    /// Issuer (`iss`) that every token must name.
+    #[arg(long, env = "JWT_ISSUER", value_name = "NAME")]
+    pub jwt_issuer: Option<String>,
+
+    /// Audience (`aud`) that every token must name. Not given: a token that names one is refused.
+    #[arg(long, env = "JWT_AUDIENCE", value_name = "NAME")]
+    pub jwt_audience: Option<String>,
+
+    /// Seconds by which the clocks of whoever makes tokens and of gateways may differ.
+    #[arg(long, env = "JWT_LEEWAY_SECONDS", default_value = "0", value_name = "SECONDS", value_parser = range(0, 600))]
+    pub jwt_leeway_seconds: u64,
 
     /// Origins of pages that may connect, separated by commas, such as https://app.example.com; `*` for all. Not given: the
     /// page's host must be the one that is asked.
@@ -91,6 +124,31 @@ pub struct AccessSettings {
 pub enum AuthMode {
     /// By what they say of themselves.
     Anonymous,
+    /// By a token.
+    Jwt,
+}
+
+/// A value that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
 }
 
 /// Where rooms are kept.
@@ -326,10 +384,35 @@ impl Settings {
     /// What no single setting can tell.
     fn check(&self) -> Result<(), SettingsError> {
         let wrong = |message: &str| Err(SettingsError(message.to_owned()));
-        if self.access.auth_mode.is_none() && !self.node.listen.ip().is_loopback() {
+        let access = &self.access;
+        let keys = [
+            access.jwt_secret.is_some(),
+            access.jwt_public_key.is_some(),
+            access.jwks_url.is_some(),
+        ];
+        let keys = keys.iter().filter(|set| **set).count();
+        if keys > 1 {
+            return wrong("JWT_SECRET, JWT_PUBLIC_KEY, JWKS_URL: only one of them may be set");
+        }
+        if keys == 1 && access.auth_mode == Some(AuthMode::Anonymous) {
+            return wrong(
+                "AUTH_MODE: anonymous, but JWT_SECRET, JWT_PUBLIC_KEY or JWKS_URL is set; set AUTH_MODE=jwt, or none of them",
+            );
+        }
+        if keys == 0 && access.auth_mode == Some(AuthMode::Jwt) {
+            return wrong("AUTH_MODE: jwt needs one of JWT_SECRET, JWT_PUBLIC_KEY and JWKS_URL");
+        }
+        if access
+            .jwt_secret
+            .as_ref()
+            .is_some_and(|secret| secret.expose().len() < 32)
+        {
+            return wrong("JWT_SECRET: at least 32 bytes are needed for HS256");
+        }
+        if keys == 0 && access.auth_mode.is_none() && !self.node.listen.ip().is_loopback() {
             return wrong(
                 "AUTH_MODE: not set, and LISTEN is beyond loopback, where anybody could enter every room; \
-                 set AUTH_MODE=anonymous if that is meant",
+                 set JWT_SECRET, JWT_PUBLIC_KEY or JWKS_URL, or AUTH_MODE=anonymous if that is meant",
             );
         }
         if self.store_kind() == StoreKind::Redis && self.store.redis_url.is_none() {
@@ -364,6 +447,38 @@ impl Settings {
     /// Largest body of a message: no larger than the frame that brings it.
     pub fn max_message_bytes(&self) -> usize {
         self.limits.max_message_bytes.min(self.limits.max_frame_bytes) as usize
+    }
+
+    /// How users are known.
+    ///
+    /// # Errors
+    /// A key cannot be used: one line that names the setting and what it accepts.
+    pub fn authenticator(&self) -> Result<Authenticator, SettingsError> {
+        let access = &self.access;
+        let keys = if let Some(secret) = &access.jwt_secret {
+            Keys::secret(secret.expose().as_bytes())
+        } else if let Some(key) = &access.jwt_public_key {
+            let wrong = |why: String| SettingsError(format!("JWT_PUBLIC_KEY: {why}"));
+            let pem = if key.contains("-----BEGIN") {
+                key.clone().into_bytes()
+            } else {
+                std::fs::read(key).map_err(|error| wrong(format!("cannot read {key}: {error}")))?
+            };
+            let accepted = "a public key in PEM, or the path of one, of RSA, P-256 or Ed25519 is accepted";
+            Keys::pem(&pem).ok_or_else(|| wrong(accepted.to_owned()))?
+        } else if let Some(url) = &access.jwks_url {
+            let wrong = |why: String| SettingsError(format!("JWKS_URL: {why}"));
+            let source = Source::read(url).map_err(wrong)?;
+            Keys::Set(Box::new(Jwks::new(source).map_err(wrong)?))
+        } else {
+            return Ok(Authenticator::Anonymous);
+        };
+        Ok(Authenticator::Token(Box::new(Verifier::new(
+            keys,
+            access.jwt_issuer.as_deref(),
+            access.jwt_audience.as_deref(),
+            access.jwt_leeway_seconds,
+        ))))
     }
 
     /// The bounds of the store.
@@ -413,6 +528,10 @@ fn range(min: u64, max: u64) -> RangedU64ValueParser {
 fn listen(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
+}
+
+fn jwks(text: &str) -> Result<String, String> {
+    Source::read(text).map(|_| text.to_owned())
 }
 
 fn origin(text: &str) -> Result<String, String> {

@@ -76,7 +76,7 @@ async fn each_limit_has_its_code() {
         "bad_request"
     );
     assert_eq!(
-        client.refused("message.edit", "r1", json!({})).await,
+        client.refused("message.fold", "r1", json!({})).await,
         "unknown_type"
     );
     assert_eq!(

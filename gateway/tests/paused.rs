@@ -8,12 +8,13 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use roomgate::{
+    auth::{Authenticator, Identity, grants::Grants},
     hub::Hub,
     rooms::{
         Rooms,
         presence::{self, Pace},
     },
-    session::{Identity, Session, SessionContext},
+    session::{Session, SessionContext},
     store::{
         EventSink, SharedStore, StoreLimits,
         memory::MemoryStore,
@@ -91,6 +92,7 @@ impl Gateway {
             outbox_bytes: 1 << 20,
             heartbeat_ms: 25_000,
             auto_create: true,
+            auth: Authenticator::Anonymous,
         };
         Self {
             context: Arc::new(context),
@@ -106,9 +108,11 @@ impl Gateway {
         let identity = Identity {
             user: UserId::new(user).unwrap(),
             name: user.to_owned(),
+            grants: Grants::Anonymous,
+            token: None,
         };
         let id = ConnectionId::new(1, self.connections);
-        let mut session = Session::open(Arc::clone(&self.context), id, identity);
+        let mut session = Session::open(Arc::clone(&self.context), id, Some(identity));
         say(&mut session, "join", data).await;
         session
     }

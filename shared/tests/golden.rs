@@ -18,8 +18,9 @@ use roomgate_shared::{
         event::{
             CustomEvent, ErrorData, EventType, Message, MessageDeleted, MissingAnswer, Moderated, Occupancy,
             PresenceChange, Resumed, RoomConfigured, ServerFrame, Snapshot, StatePatched, StatusChanged,
-            Welcome, ack_text, custom_event, epoch_text, error_text, event_text, message_tail, message_text,
-            moves_head, occupancy_text, push_move, signal_text, status_text,
+            TokenExpiring, Welcome, ack_text, custom_event, epoch_text, error_text, event_text, message_tail,
+            message_text, moves_head, occupancy_text, push_move, signal_text, status_text,
+            token_expiring_text,
         },
     },
 };
@@ -40,7 +41,14 @@ const ACK_CASES: &[(&str, &[&str])] = &[
     ("ping", &[]),
 ];
 /// Frames in `events/` that are not durable.
-const EPHEMERAL: &[&str] = &["signal", "status", "resync", "moves", "occupancy"];
+const EPHEMERAL: &[&str] = &[
+    "signal",
+    "status",
+    "resync",
+    "moves",
+    "occupancy",
+    "token.expiring",
+];
 
 fn decode(json: &str) -> Vec<CommandFrame> {
     let mut frames = Vec::new();
@@ -440,6 +448,11 @@ fn moves_and_occupancy_are_built_to_the_letter() {
     text.push(',');
     push_move(&mut text, "Zoë \"7\"", r#"{"x":0,"y":1}"#);
     assert_eq!(format!("{text}}}}}"), compact("events/moves"));
+    let (_, expiring) = frame::<TokenExpiring>("events/token.expiring");
+    assert_eq!(
+        token_expiring_text(expiring.expires_at),
+        compact("events/token.expiring")
+    );
     let (_, occupancy) = frame::<Occupancy>("events/occupancy");
     assert_eq!(
         occupancy_text(&room, occupancy.members),

@@ -1,7 +1,11 @@
 //! A connection as the layers below the session know it.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{
+    LazyLock, OnceLock,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+};
 
+use parking_lot::Mutex;
 use roomgate_shared::ids::{ConnectionId, UserId};
 
 use super::Outbox;
@@ -24,10 +28,8 @@ pub const READ_WEIGHT: usize = 256 * 1024;
 pub struct Client {
     /// The connection.
     pub id: ConnectionId,
-    /// Its user.
-    pub user: UserId,
-    /// The name to show.
-    pub name: Box<str>,
+    who: OnceLock<(UserId, Box<str>)>,
+    token: TokenMark,
     /// Where its frames go.
     pub outbox: Outbox,
     in_flight: AtomicUsize,
@@ -35,18 +37,67 @@ pub struct Client {
     paused: AtomicBool,
 }
 
+/// What a revocation looks at: that of the connection's present token.
+#[derive(Default)]
+struct TokenMark {
+    /// When it was made, Unix ms; 0 where it does not say, or there is none.
+    issued: AtomicU64,
+    /// Its id.
+    id: Mutex<Option<Box<str>>>,
+}
+
 impl Client {
     /// A connection with `outbox_bytes` of room for frames.
     pub fn new(id: ConnectionId, user: UserId, name: Box<str>, outbox_bytes: usize) -> Self {
+        let client = Self::unknown(id, outbox_bytes);
+        client.identify(user, name);
+        client
+    }
+
+    /// A connection that has yet to say who it is.
+    pub fn unknown(id: ConnectionId, outbox_bytes: usize) -> Self {
         Self {
             id,
-            user,
-            name,
+            who: OnceLock::new(),
+            token: TokenMark::default(),
             outbox: Outbox::new(outbox_bytes),
             in_flight: AtomicUsize::new(0),
             moves: AtomicUsize::new(0),
             paused: AtomicBool::new(false),
         }
+    }
+
+    /// Says who it is; the first time counts.
+    pub fn identify(&self, user: UserId, name: Box<str>) {
+        let _ = self.who.set((user, name));
+    }
+
+    /// Its user. Nobody's commands get to where this is asked before it is known.
+    pub fn user(&self) -> &UserId {
+        static NOBODY: LazyLock<UserId> =
+            LazyLock::new(|| UserId::new("nobody").expect("printable characters are a user id"));
+        self.who.get().map_or(&NOBODY, |(user, _)| user)
+    }
+
+    /// The name to show.
+    pub fn name(&self) -> &str {
+        self.who.get().map_or("", |(_, name)| name)
+    }
+
+    /// It goes by this token from now on: when that was made, Unix ms (0: it does not say), and its id.
+    pub fn hold_token(&self, issued: u64, id: Option<Box<str>>) {
+        self.token.issued.store(issued, Ordering::Relaxed);
+        *self.token.id.lock() = id;
+    }
+
+    /// Whether its token was made before a time, Unix ms. One that does not say was.
+    pub fn token_is_before(&self, time: u64) -> bool {
+        self.token.issued.load(Ordering::Relaxed) < time
+    }
+
+    /// Whether its token has this id.
+    pub fn token_is(&self, id: &str) -> bool {
+        self.token.id.lock().as_deref() == Some(id)
     }
 
     /// A command of `weight` is under way.

@@ -353,7 +353,7 @@ pub(super) fn serve(
                 let (moved, up_to) = built
                     .entry(member.served)
                     .or_insert_with(|| moves.since(room, member.served, now));
-                (moved.frame(member.client.user.as_str()), *up_to)
+                (moved.frame(member.client.user().as_str()), *up_to)
             }
             None => (None, now),
         };

@@ -248,7 +248,7 @@ impl LocalRoom {
             .members
             .iter()
             .filter(|member| member.membership.has_acted());
-        let mut users: Vec<UserId> = active.map(|member| member.client.user.clone()).collect();
+        let mut users: Vec<UserId> = active.map(|member| member.client.user().clone()).collect();
         users.sort_unstable();
         users.dedup();
         users
@@ -261,10 +261,10 @@ impl LocalRoom {
     pub fn moved(&self, client: &Arc<Client>, position: JsonText, now_ms: u64) -> Result<(), Refusal> {
         let mut inner = self.inner.lock();
         if let Some(rules) = inner.rules.as_mut() {
-            rules.may_move(&client.user, now_ms, Instant::now())?;
+            rules.may_move(client.user(), now_ms, Instant::now())?;
         }
         let tick = inner.tick + 1;
-        inner.moves().own(&client.user, position, tick);
+        inner.moves().own(client.user(), position, tick);
         client.begin_move();
         inner
             .ephemeral
@@ -468,7 +468,7 @@ impl LocalRoom {
         let inner = self.inner.lock();
         let frames = text_frames(std::iter::once(frame));
         for member in &inner.members {
-            let user = member.client.user.as_str();
+            let user = member.client.user().as_str();
             if user != from && (to.is_empty() || to.contains(&user)) {
                 member.client.outbox.push_ephemeral(frames.clone());
             }

@@ -47,6 +47,14 @@ impl Clients {
         }
     }
 
+    /// Asks those that `concerned` names to end so. How many there are.
+    pub fn close_some(&self, closing: &Closing, concerned: impl Fn(&Client) -> bool) -> usize {
+        let inner = self.0.lock();
+        let some = inner.clients.values().filter(|entry| concerned(&entry.client));
+        some.map(|entry| entry.client.outbox.close(closing.clone()))
+            .count()
+    }
+
     /// Tells every connection by `status` that the store is away, or back.
     pub fn tell(&self, away: bool) {
         let mut inner = self.0.lock();

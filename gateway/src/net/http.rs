@@ -15,7 +15,10 @@ use std::{
 use axum::{Router, body::Body, response::IntoResponse, routing::get};
 use bytes::Bytes;
 use hyper::{
-    Request, Response, StatusCode, body::Incoming, header::RETRY_AFTER, server::conn::http1,
+    Request, Response, StatusCode,
+    body::Incoming,
+    header::{RETRY_AFTER, WWW_AUTHENTICATE},
+    server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -33,7 +36,7 @@ use super::{
 };
 use crate::{
     admin::{health::Health, page},
-    auth,
+    auth::{self, Authenticator, Identity, token::TokenError},
     hub::{Client, Closing},
     metrics::metrics,
     session::{Session, SessionContext},
@@ -171,8 +174,8 @@ fn router(health: &Arc<Health>) -> Router {
 
 async fn respond(serving: &Arc<Serving>, request: Request<Incoming>) -> Response<Body> {
     match request.uri().path() {
-        "/ws" => upgrade(serving, request, false),
-        "/echo" if serving.server.echo => upgrade(serving, request, true),
+        "/ws" => upgrade(serving, request, false).await,
+        "/echo" if serving.server.echo => upgrade(serving, request, true).await,
         _ => {
             let answered = serving.router.clone().call(request.map(Body::new)).await;
             answered.unwrap_or_else(|never| match never {})
@@ -180,7 +183,7 @@ async fn respond(serving: &Arc<Serving>, request: Request<Incoming>) -> Response
     }
 }
 
-fn upgrade(serving: &Arc<Serving>, mut request: Request<Incoming>, echo: bool) -> Response<Body> {
+async fn upgrade(serving: &Arc<Serving>, mut request: Request<Incoming>, echo: bool) -> Response<Body> {
     let server = &serving.server;
     if let Some(why) = server.health.not_ready() {
         metrics().refused.increment(1);
@@ -195,11 +198,11 @@ fn upgrade(serving: &Arc<Serving>, mut request: Request<Incoming>, echo: bool) -
         }
     };
     let counter = serving.opened.fetch_add(1, Ordering::Relaxed);
-    let identity = match auth::anonymous(request.uri().query().unwrap_or_default(), server.nonce, counter) {
+    let identity = match identify(server, &request, counter).await {
         Ok(identity) => identity,
-        Err(message) => {
+        Err(refused) => {
             metrics().refused.increment(1);
-            return (StatusCode::BAD_REQUEST, format!("{message}\n")).into_response();
+            return refused;
         }
     };
     if serving.open.fetch_add(1, Ordering::Relaxed) >= server.max_connections {
@@ -227,7 +230,7 @@ fn upgrade(serving: &Arc<Serving>, mut request: Request<Incoming>, echo: bool) -
         // A task of its own: what the upgrade needed does not stay with the connection.
         if echo {
             let outbox = server.sessions.outbox_bytes;
-            let client = Arc::new(Client::new(id, identity.user, identity.name.into(), outbox));
+            let client = Arc::new(Client::unknown(id, outbox));
             server.clients.insert(client.clone(), false);
             tokio::spawn(ws::run(stream, first, Echo(client), server.timing, open));
         } else {
@@ -243,6 +246,36 @@ fn upgrade(serving: &Arc<Serving>, mut request: Request<Incoming>, echo: bool) -
         }
     });
     handshake.response
+}
+
+/// Who asks; `None` where that is to be said by a first frame.
+async fn identify(
+    server: &Server,
+    request: &Request<Incoming>,
+    counter: u64,
+) -> Result<Option<Identity>, Response<Body>> {
+    let query = request.uri().query().unwrap_or_default();
+    let sessions = &server.sessions;
+    if matches!(sessions.auth, Authenticator::Anonymous) {
+        let identity = auth::anonymous(query, server.nonce, counter);
+        let refused = |message| (StatusCode::BAD_REQUEST, format!("{message}\n")).into_response();
+        return identity.map(Some).map_err(refused);
+    }
+    let Some(token) = auth::bearer(request.headers(), query) else {
+        return Ok(None);
+    };
+    match sessions.auth.verify(&token, sessions.store.now_ms()).await {
+        Ok(token) => Ok(Some(token.into())),
+        Err(error @ TokenError::NoKeys) => {
+            let retry = [(RETRY_AFTER, "1")];
+            Err((StatusCode::SERVICE_UNAVAILABLE, retry, format!("{error}\n")).into_response())
+        }
+        Err(error) => {
+            metrics().tokens_refused.increment(1);
+            let scheme = [(WWW_AUTHENTICATE, "Bearer")];
+            Err((StatusCode::UNAUTHORIZED, scheme, format!("{error}\n")).into_response())
+        }
+    }
 }
 
 /// The TCP stream behind an upgraded connection, and what was read of it beyond the handshake.

@@ -187,7 +187,7 @@ fn join_done(
     if let Some(id) = id {
         answer.push(text_frame(&event::ack_text(id, Some(local.id()), data)));
     }
-    answer.extend(positions_frame(local.id(), positions, client.user.as_str()));
+    answer.extend(positions_frame(local.id(), positions, client.user().as_str()));
     answer.extend(occupancy.map(|members| text_frame(&event::occupancy_text(local.id(), members))));
     entry.answer = match &answer[..] {
         [only] => only.clone(),

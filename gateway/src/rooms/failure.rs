@@ -246,7 +246,7 @@ fn answer(
                     // The store may count a member that was told it did not get in.
                     let (client, membership) = (client.clone(), membership.clone());
                     let op = Op::Part {
-                        user: client.user.clone(),
+                        user: client.user().clone(),
                         connection: client.id,
                         leaving: true,
                     };

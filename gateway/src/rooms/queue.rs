@@ -239,8 +239,8 @@ impl RoomQueue {
                         continue;
                     }
                     let each = members.iter().map(|(client, _)| Returning {
-                        user: client.user.clone(),
-                        name: client.name.to_string(),
+                        user: client.user().clone(),
+                        name: client.name().to_string(),
                         connection: client.id,
                     });
                     work.op = Op::Return {

@@ -232,8 +232,8 @@ fn resync(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, since: Option<Since>, why:
     }
     for (client, membership) in members {
         let join = Join {
-            user: client.user.clone(),
-            name: client.name.to_string(),
+            user: client.user().clone(),
+            name: client.name().to_string(),
             connection: client.id,
             presence: Vec::new(),
             since: since.clone(),

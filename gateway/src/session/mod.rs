@@ -4,20 +4,22 @@
 //! only the store can tell (conditions) comes last. Commands that need the store are queued for their room and answered
 //! from there; everything else is answered at once.
 
+mod access;
 mod commands;
 
 use std::{cell::RefCell, collections::VecDeque, sync::Arc, time::Duration};
 
 use roomgate_shared::{
-    ids::{CommandId, ConnectionId, NodeId, RoomId, UserId},
+    ids::{CommandId, ConnectionId, NodeId, RoomId},
     protocol::{
-        CloseCode, CommandType, Decoder, ErrorCode, Incoming, MAX_BATCH, Malformed,
+        CloseCode, Command, CommandType, Decoder, ErrorCode, Incoming, MAX_BATCH, Malformed, Permission,
         event::{self, Limits, UserName, Welcome},
     },
 };
 use tokio::time::Instant;
 
 use crate::{
+    auth::{Authenticator, Identity, grants::Grants},
     hub::{Client, Closing, MIN_WEIGHT, Membership, READ_WEIGHT, text_frame},
     metrics::metrics,
     rooms::{Known, Origin, Rooms, Work},
@@ -27,6 +29,9 @@ use crate::{
 /// Malformed frames within [`MALFORMED_WINDOW`] that end a connection.
 const MALFORMED_ALLOWED: usize = 10;
 const MALFORMED_WINDOW: Duration = Duration::from_secs(60);
+
+/// How long a client that brought no token has to say who it is.
+pub const AUTH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What all sessions of a gateway share.
 pub struct SessionContext {
@@ -44,15 +49,8 @@ pub struct SessionContext {
     pub heartbeat_ms: u64,
     /// Whether a join makes the room.
     pub auto_create: bool,
-}
-
-/// Who a connection is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The user.
-    pub user: UserId,
-    /// The name to show.
-    pub name: String,
+    /// How users are known.
+    pub auth: Authenticator,
 }
 
 /// One connection's state.
@@ -66,6 +64,27 @@ pub struct Session {
     /// Commands of an array that came while as much as may be was under way, or the client took no answers; in order.
     waiting: VecDeque<(RoomId, Work, usize)>,
     closed: bool,
+    access: Access,
+}
+
+/// Who the connection is, and until when.
+struct Access {
+    grants: Grants,
+    /// When its token ends, Unix ms, and whether the client has been told that it soon does; before it has one, when it
+    /// must.
+    ends: Ends,
+    /// A new time at which the connection is to be looked at.
+    alarm: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Ends {
+    /// Not by itself.
+    Never,
+    /// Nobody knows yet who it is.
+    Unknown { by: Instant },
+    /// With its token.
+    Token { expires: u64, told: bool },
 }
 
 thread_local! {
@@ -74,9 +93,34 @@ thread_local! {
 }
 
 impl Session {
-    /// Begins the conversation: `welcome` is queued.
-    pub fn open(context: Arc<SessionContext>, id: ConnectionId, identity: Identity) -> Self {
+    /// Begins the conversation: `welcome` is queued. Without an identity the client has [`AUTH_TIMEOUT`] to say by `auth`
+    /// who it is, and `welcome` follows then.
+    pub fn open(context: Arc<SessionContext>, id: ConnectionId, identity: Option<Identity>) -> Self {
         metrics().connections.increment(1.0);
+        let by = Instant::now() + AUTH_TIMEOUT;
+        let mut session = Self {
+            client: Arc::new(Client::unknown(id, context.outbox_bytes)),
+            context,
+            rooms: Vec::new(),
+            malformed: VecDeque::new(),
+            waiting: VecDeque::new(),
+            closed: false,
+            access: Access {
+                grants: Grants::Token([].into()),
+                ends: Ends::Unknown { by },
+                alarm: Some(by),
+            },
+        };
+        if let Some(identity) = identity {
+            session.welcome(identity);
+        }
+        session
+    }
+
+    /// The client is this user.
+    fn welcome(&mut self, identity: Identity) {
+        let context = &self.context;
+        let id = self.client.id;
         let welcome = Welcome {
             protocol: 1,
             connection: id.to_string(),
@@ -90,25 +134,14 @@ impl Session {
             limits: context.limits.clone(),
         };
         tracing::debug!(connection = %id, user = %identity.user, "a connection is open");
-        let client = Arc::new(Client::new(
-            id,
-            identity.user,
-            identity.name.into(),
-            context.outbox_bytes,
-        ));
+        self.client
+            .identify(identity.user.clone(), identity.name.clone().into());
         // Strings and numbers always have a JSON form.
         let data = serde_json::to_string(&welcome).unwrap_or_default();
-        client
+        self.client
             .outbox
             .push_answer(text_frame(&format!(r#"{{"type":"welcome","data":{data}}}"#)));
-        Self {
-            context,
-            client,
-            rooms: Vec::new(),
-            malformed: VecDeque::new(),
-            waiting: VecDeque::new(),
-            closed: false,
-        }
+        self.take_over(identity);
     }
 
     /// The connection.
@@ -123,10 +156,10 @@ impl Session {
     pub fn frame(&mut self, frame: &mut [u8]) -> Result<(), Closing> {
         let received = Instant::now();
         let size = frame.len();
-        let mut wrong = false;
+        let (mut wrong, mut closing) = (false, None);
         DECODER.with_borrow_mut(|decoder| {
             decoder.decode(frame, |item| match item {
-                Ok(incoming) => self.command(&incoming, received, size),
+                Ok(incoming) => self.command(&incoming, received, size, &mut closing),
                 Err(malformed) => {
                     // A batch too long or an id too strange is a mistake, but no babble.
                     wrong |= !matches!(malformed, Malformed::BatchSize | Malformed::Id(_));
@@ -134,6 +167,9 @@ impl Session {
                 }
             });
         });
+        if let Some(closing) = closing {
+            return Err(closing);
+        }
         if wrong {
             self.count_malformed(received)
         } else {
@@ -158,8 +194,21 @@ impl Session {
         }
     }
 
-    fn command(&mut self, incoming: &Incoming<'_, '_>, received: Instant, size: usize) {
+    fn command(
+        &mut self,
+        incoming: &Incoming<'_, '_>,
+        received: Instant,
+        size: usize,
+        closing: &mut Option<Closing>,
+    ) {
+        if closing.is_some() {
+            return;
+        }
         let id = incoming.id.as_ref();
+        if matches!(self.access.ends, Ends::Unknown { .. }) && incoming.kind != Some(CommandType::Auth) {
+            let message = "say first who you are, by the command auth";
+            return self.refuse(id, None, ErrorCode::Unauthenticated, message);
+        }
         let Some(kind) = incoming.kind else {
             return self.refuse(
                 id,
@@ -171,6 +220,7 @@ impl Session {
         metrics().command(kind).increment(1);
         if !kind.needs_room() {
             return match incoming.command(kind) {
+                Ok(Command::Auth { token }) => self.authenticate(id, &token, closing),
                 Ok(command) => self.roomless(id, command),
                 Err(refused) => self.refuse(id, None, refused.code, &refused.message),
             };
@@ -179,17 +229,8 @@ impl Session {
             Ok(room) => room,
             Err(refused) => return self.refuse(id, None, refused.code, &refused.message),
         };
-        if matches!(
-            kind,
-            CommandType::UserKick
-                | CommandType::UserMute
-                | CommandType::UserUnmute
-                | CommandType::UserBan
-                | CommandType::UserUnban
-                | CommandType::RoomConfigure
-                | CommandType::RoomStatus
-        ) {
-            return self.refuse(id, Some(&room), ErrorCode::Forbidden, "moderators only");
+        if !kind.is_allowed_by(self.access.grants.of(&room)) {
+            return self.forbid(id, &room, kind);
         }
         let membership = self
             .membership(&room)
@@ -218,7 +259,7 @@ impl Session {
             if let Op::Positions { positions } = op {
                 for (_, position) in positions {
                     if let Err(refusal) = self.context.rooms.moved(&room, &self.client, position) {
-                        return self.refuse_in(id, &room, &refusal);
+                        return self.refuse_in(id, Some(&room), &refusal);
                     }
                 }
                 return self.acknowledge(id, &room);
@@ -237,9 +278,9 @@ impl Session {
         self.submit(&room, op, membership, incoming.id.clone(), kind, received, weight);
     }
 
-    /// Whether others' messages may be changed, too. Nobody's token says so yet.
-    fn moderates(&self, _: &RoomId) -> bool {
-        false
+    /// Whether others' messages may be changed, too.
+    fn moderates(&self, room: &RoomId) -> bool {
+        self.access.grants.of(room).has(Permission::Moderate)
     }
 
     fn membership(&self, room: &RoomId) -> Option<Arc<Membership>> {
@@ -330,11 +371,11 @@ impl Session {
         )));
     }
 
-    fn refuse_in(&self, id: Option<&CommandId>, room: &RoomId, refusal: &Refusal) {
+    fn refuse_in(&self, id: Option<&CommandId>, room: Option<&RoomId>, refusal: &Refusal) {
         metrics().error(refusal.code).increment(1);
         self.client.outbox.push_answer(text_frame(&event::error_text(
             id,
-            Some(room),
+            room,
             refusal.code,
             &refusal.message,
             refusal.retry_ms,
@@ -352,7 +393,7 @@ impl Session {
             if membership.counts() {
                 membership.end();
                 let op = Op::Part {
-                    user: self.client.user.clone(),
+                    user: self.client.user().clone(),
                     connection: self.client.id,
                     leaving,
                 };

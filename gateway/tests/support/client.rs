@@ -14,7 +14,9 @@ use tokio::{net::TcpStream, sync::mpsc, time::timeout};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
     tungstenite::{
-        Message,
+        Error, Message,
+        client::IntoClientRequest,
+        handshake::client::Request,
         protocol::{CloseFrame, frame::coding::CloseCode},
     },
 };
@@ -55,12 +57,36 @@ enum Received {
 impl Client {
     /// Connects and reads the welcome.
     pub(crate) async fn connect(addr: SocketAddr, user: &str) -> Self {
-        let url = format!("ws://{addr}/ws?user={user}&name={user}");
-        let connecting = tokio_tungstenite::connect_async(url);
-        let (socket, _) = timeout(DEADLINE, connecting)
-            .await
-            .expect("no handshake in time")
-            .unwrap();
+        Self::open(addr, &format!("user={user}&name={user}")).await
+    }
+
+    /// The same, with a token.
+    pub(crate) async fn connect_with(addr: SocketAddr, token: &str) -> Self {
+        Self::open(addr, &format!("token={token}")).await
+    }
+
+    async fn open(addr: SocketAddr, query: &str) -> Self {
+        let request = format!("ws://{addr}/ws?{query}").into_client_request().unwrap();
+        let mut client = Self::request(request).await.unwrap();
+        client.read_welcome().await;
+        client
+    }
+
+    /// Reads the welcome, which comes first.
+    pub(crate) async fn read_welcome(&mut self) {
+        let welcome = self.next().await;
+        assert_eq!(welcome.kind, "welcome");
+        self.welcome = welcome.data;
+    }
+
+    /// Connects by a request of one's own, and reads nothing; the status where it is refused.
+    pub(crate) async fn request(request: Request) -> Result<Self, u16> {
+        let connecting = tokio_tungstenite::connect_async(request);
+        let socket = match timeout(DEADLINE, connecting).await.expect("no handshake in time") {
+            Ok((socket, _)) => socket,
+            Err(Error::Http(response)) => return Err(response.status().as_u16()),
+            Err(error) => panic!("{error}"),
+        };
         let (sink, mut stream) = socket.split();
         let (received, frames) = mpsc::unbounded_channel();
         let reader = tokio::spawn(async move {
@@ -80,7 +106,7 @@ impl Client {
             }
             let _ = received.send(Received::Closed(closed.0, closed.1));
         });
-        let mut client = Self {
+        Ok(Self {
             sink,
             frames,
             seen: VecDeque::new(),
@@ -88,11 +114,7 @@ impl Client {
             sent: 0,
             reader,
             welcome: Value::Null,
-        };
-        let welcome = client.next().await;
-        assert_eq!(welcome.kind, "welcome");
-        client.welcome = welcome.data;
-        client
+        })
     }
 
     /// Sends a command and gives its id.

@@ -14,5 +14,6 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod raw;
 pub(crate) mod redis_server;
+pub(crate) mod tokens;
 pub(crate) mod told;
 pub(crate) mod wait;

@@ -480,6 +480,19 @@ pub fn status_text(away: bool) -> &'static str {
     }
 }
 
+/// The text of `token.expiring`: the token ends at that time, Unix ms.
+pub fn token_expiring_text(expires: u64) -> String {
+    format!(r#"{{"type":"token.expiring","data":{{"expiresAt":{expires}}}}}"#)
+}
+
+/// `data` of `token.expiring`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenExpiring {
+    /// Unix ms.
+    pub expires_at: u64,
+}
+
 /// `data` of `occupancy`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occupancy {

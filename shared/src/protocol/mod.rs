@@ -7,6 +7,7 @@ pub mod config;
 pub mod event;
 pub mod json;
 pub mod lane;
+pub mod permission;
 mod tape;
 
 pub use codec::{Decoder, Incoming, Malformed};
@@ -14,6 +15,7 @@ pub use codes::{CloseCode, ErrorCode};
 pub use command::{Command, CommandFrame, CommandType};
 pub use json::JsonText;
 pub use lane::Lane;
+pub use permission::{Permission, Permissions};
 
 /// The subprotocol of this version, as it stands in `Sec-WebSocket-Protocol`.
 pub const SUBPROTOCOL: &str = "roomgate.v1";

@@ -56,7 +56,7 @@ impl Inner {
         let concerned = self
             .members
             .iter()
-            .filter(|member| member.client.user.as_str() == user && member.entered < seq && !member.awaits);
+            .filter(|member| member.client.user().as_str() == user && member.entered < seq && !member.awaits);
         let out: Vec<_> = concerned
             .map(|member| (member.client.clone(), member.membership.clone()))
             .collect();

@@ -85,6 +85,7 @@ pub fn run(
         // Sets the timer, and makes it known to the task.
         alarm: Some(Instant::now() + timing.heartbeat),
     };
+    connection.heed();
     if !first.is_empty() {
         connection.received(&mut first.to_vec());
     }
@@ -242,7 +243,18 @@ impl<H: Handler> Connection<H> {
         if let Err(closing) = handled {
             self.begin_close(&closing);
         }
+        self.heed();
         Flow::Continue
+    }
+
+    /// Sets the timer if the handler has a time of its own that comes before the heartbeat's.
+    fn heed(&mut self) {
+        if self.phase == Phase::Open
+            && let Some(at) = self.handler.take_alarm()
+        {
+            let due = self.heard + self.timing.heartbeat;
+            self.alarm = Some(self.alarm.unwrap_or(due).min(at));
+        }
     }
 
     /// Queues our close frame.
@@ -347,6 +359,13 @@ impl<H: Handler> Connection<H> {
                     });
                     return ControlFlow::Continue(());
                 }
+                let own = match self.handler.due(now) {
+                    Ok(at) => at,
+                    Err(closing) => {
+                        self.begin_close(&closing);
+                        return ControlFlow::Continue(());
+                    }
+                };
                 let due = self.heard + self.timing.heartbeat;
                 if now < due {
                     self.alarm = Some(due);
@@ -356,6 +375,9 @@ impl<H: Handler> Connection<H> {
                     self.pinged = true;
                     self.handler.client().outbox.push_answer(ping_frame());
                     self.alarm = Some(now + self.timing.heartbeat);
+                }
+                if let (Some(alarm), Some(own)) = (self.alarm, own) {
+                    self.alarm = Some(alarm.min(own));
                 }
                 ControlFlow::Continue(())
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fastwebsockets::OpCode;
 use roomgate_shared::protocol::CloseCode;
+use tokio::time::Instant;
 
 use crate::{
     hub::{Client, Closing, message_frame},
@@ -33,6 +34,19 @@ pub trait Handler: Send + 'static {
         self.client().may_read()
     }
 
+    /// A time at which [`Handler::due`] is to be called, if it has changed.
+    fn take_alarm(&mut self) -> Option<Instant> {
+        None
+    }
+
+    /// Does what is due at `now`; says when something is due next.
+    ///
+    /// # Errors
+    /// The connection is to be closed so.
+    fn due(&mut self, _now: Instant) -> Result<Option<Instant>, Closing> {
+        Ok(None)
+    }
+
     /// The connection ends. `leaving`: by the client's close with 1000.
     fn closed(&mut self, leaving: bool);
 }
@@ -55,6 +69,14 @@ impl Handler for SessionHandler {
 
     fn may_read(&mut self) -> bool {
         self.0.proceed()
+    }
+
+    fn take_alarm(&mut self) -> Option<Instant> {
+        self.0.take_alarm()
+    }
+
+    fn due(&mut self, now: Instant) -> Result<Option<Instant>, Closing> {
+        self.0.due(now)
     }
 
     fn closed(&mut self, leaving: bool) {

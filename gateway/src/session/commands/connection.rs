@@ -1,8 +1,8 @@
-//! Commands about the connection itself: `auth`, `ping`.
+//! Commands about the connection itself: `ping`.
 
 use roomgate_shared::{
     ids::CommandId,
-    protocol::{Command, ErrorCode, codec::Refused, event},
+    protocol::{Command, ErrorCode, codec::Refused},
 };
 
 use crate::{hub::text_frame, session::Session};
@@ -17,17 +17,9 @@ impl Session {
                     r#"{{"type":"pong"{id},"data":{{"serverTime":{now}}}}}"#
                 )));
             }
-            Command::Auth { .. } => {
-                // Anonymous mode: there is nothing to check, and nothing that ends.
-                if let Some(id) = id {
-                    self.client.outbox.push_answer(text_frame(&event::ack_text(
-                        id,
-                        None,
-                        r#"{"expiresAt":null}"#,
-                    )));
-                }
-            }
-            Command::Join { .. }
+            // Answered before it comes here.
+            Command::Auth { .. }
+            | Command::Join { .. }
             | Command::Leave
             | Command::PresenceUpdate { .. }
             | Command::Move { .. }

@@ -12,8 +12,8 @@ use crate::{
 
 pub(super) fn join(session: &Session, since: Option<Since>, presence: Fields, messages: usize) -> Op {
     Op::Join(Join {
-        user: session.client.user.clone(),
-        name: session.client.name.to_string(),
+        user: session.client.user().clone(),
+        name: session.client.name().to_string(),
         connection: session.client.id,
         presence,
         since,
@@ -24,7 +24,7 @@ pub(super) fn join(session: &Session, since: Option<Since>, presence: Fields, me
 
 pub(super) fn leave(session: &Session) -> Op {
     Op::Part {
-        user: session.client.user.clone(),
+        user: session.client.user().clone(),
         connection: session.client.id,
         leaving: true,
     }
@@ -32,7 +32,7 @@ pub(super) fn leave(session: &Session) -> Op {
 
 pub(super) fn moved(session: &Session, position: JsonText) -> Op {
     Op::Positions {
-        positions: vec![(session.client.user.clone(), position)],
+        positions: vec![(session.client.user().clone(), position)],
     }
 }
 
@@ -43,7 +43,7 @@ pub(super) fn presence_update(
     remove: Vec<String>,
 ) -> Op {
     Op::PresenceUpdate {
-        user: session.client.user.clone(),
+        user: session.client.user().clone(),
         key,
         set,
         remove,

@@ -17,7 +17,7 @@ pub(super) fn send(
     kind: MessageKind,
 ) -> Result<Op, Refused> {
     check_body(session, body)?;
-    let by = session.client.user.clone();
+    let by = session.client.user().clone();
     let tail = event::message_tail(by.as_str(), kind.as_str(), body.as_str());
     Ok(Op::MessageSend { by, key, tail })
 }
@@ -44,7 +44,7 @@ pub(super) fn edit(
 ) -> Result<Op, Refused> {
     check_body(session, &body)?;
     Ok(Op::MessageEdit {
-        by: session.client.user.clone(),
+        by: session.client.user().clone(),
         key,
         message_id,
         body,
@@ -55,7 +55,7 @@ pub(super) fn edit(
 
 pub(super) fn delete(session: &Session, room: &RoomId, key: Option<CommandKey>, message_id: String) -> Op {
     Op::MessageDelete {
-        by: session.client.user.clone(),
+        by: session.client.user().clone(),
         key,
         message_id,
         moderates: session.moderates(room),
@@ -64,7 +64,7 @@ pub(super) fn delete(session: &Session, room: &RoomId, key: Option<CommandKey>, 
 
 pub(super) fn broadcast(session: &Session, key: Option<CommandKey>, name: &str, payload: &JsonText) -> Op {
     Op::Broadcast {
-        by: session.client.user.clone(),
+        by: session.client.user().clone(),
         key,
         data: event::custom_event(name, payload.as_str()),
     }
@@ -77,12 +77,12 @@ pub(super) fn signal(
     payload: &JsonText,
     to: Option<Vec<UserId>>,
 ) -> Op {
-    let by = session.client.user.as_str();
+    let by = session.client.user().as_str();
     let frame = event::signal_text(room, by, name, payload.as_str());
     // An empty list means nobody, whereas an absent one means all: the sender stands for "nobody else".
     let to = to.map(|to| {
         if to.is_empty() {
-            vec![session.client.user.clone()]
+            vec![session.client.user().clone()]
         } else {
             to
         }

@@ -14,7 +14,7 @@ use crate::{
 
 pub(super) fn moderate(session: &Session, key: Option<CommandKey>, action: Action, about: Moderation) -> Op {
     Op::Moderate {
-        by: session.client.user.clone(),
+        by: session.client.user().clone(),
         key,
         action,
         about,
@@ -37,7 +37,7 @@ pub(super) fn configure(
         });
     }
     Ok(Op::Configure {
-        by: session.client.user.clone(),
+        by: session.client.user().clone(),
         key,
         change,
     })
@@ -45,7 +45,7 @@ pub(super) fn configure(
 
 pub(super) fn status(session: &Session, key: Option<CommandKey>, status: RoomStatus) -> Op {
     Op::Status {
-        by: session.client.user.clone(),
+        by: session.client.user().clone(),
         key,
         status,
     }

@@ -16,7 +16,7 @@ pub(super) fn patch(
     if_version: Option<u64>,
 ) -> Op {
     Op::StatePatch {
-        by: session.client.user.clone(),
+        by: session.client.user().clone(),
         key,
         set,
         remove,

@@ -1,0 +1,181 @@
+//! Who the connection is: the command `auth`, the end of a token, what is forbidden.
+
+use std::time::Duration;
+
+use roomgate_shared::{
+    ids::{CommandId, RoomId},
+    protocol::{CloseCode, CommandType, ErrorCode, Permission, event},
+};
+use tokio::time::Instant;
+
+use super::{Ends, Session};
+use crate::{
+    auth::{Authenticator, Identity, token::TokenError},
+    hub::{Closing, text_frame},
+    metrics::metrics,
+    rooms::{Origin, Work},
+    store::{Op, Refusal},
+};
+
+/// How long before its end a token is told to end.
+const TOLD_BEFORE_MS: u64 = 60_000;
+
+impl Session {
+    /// The connection goes by this identity from now on.
+    pub(super) fn take_over(&mut self, identity: Identity) {
+        self.access.grants = identity.grants;
+        self.access.ends = match identity.token {
+            None => Ends::Never,
+            Some(held) => {
+                self.client.hold_token(held.issued, held.id);
+                let expires = held.expires;
+                Ends::Token { expires, told: false }
+            }
+        };
+        self.access.alarm = None;
+        // Tells at once what little is left, and when to look next. It has not ended: it was just checked.
+        if let Ok(at) = self.due(Instant::now()) {
+            self.access.alarm = at;
+        }
+    }
+
+    /// A time at which [`Session::due`] is to be asked, if it has changed.
+    pub fn take_alarm(&mut self) -> Option<Instant> {
+        self.access.alarm.take()
+    }
+
+    /// Does what is due at `now`, and says when something is due next.
+    ///
+    /// # Errors
+    /// The connection is to be closed so.
+    pub fn due(&mut self, now: Instant) -> Result<Option<Instant>, Closing> {
+        match self.access.ends {
+            Ends::Never => Ok(None),
+            Ends::Unknown { by } if now < by => Ok(Some(by)),
+            Ends::Unknown { .. } => Err(CloseCode::NotAuthenticated.into()),
+            Ends::Token { expires, told } => {
+                let time = self.context.store.now_ms();
+                if time >= expires {
+                    return Err(CloseCode::TokenExpired.into());
+                }
+                let left = expires - time;
+                if left > TOLD_BEFORE_MS {
+                    return Ok(Some(now + Duration::from_millis(left - TOLD_BEFORE_MS)));
+                }
+                if !told {
+                    self.access.ends = Ends::Token { expires, told: true };
+                    self.client
+                        .outbox
+                        .push_answer(text_frame(&event::token_expiring_text(expires)));
+                }
+                Ok(Some(now + Duration::from_millis(left)))
+            }
+        }
+    }
+
+    /// `auth`: who the connection is, or a new token for who it is already.
+    pub(super) fn authenticate(
+        &mut self,
+        id: Option<&CommandId>,
+        token: &str,
+        closing: &mut Option<Closing>,
+    ) {
+        let context = self.context.clone();
+        let Authenticator::Token(verifier) = &context.auth else {
+            // There is nothing to check, and nothing that ends.
+            return self.acknowledge_auth(id, "null");
+        };
+        let unknown = matches!(self.access.ends, Ends::Unknown { .. });
+        let verified = verifier.verify(token, context.store.now_ms());
+        let token = match verified {
+            Ok(token) => token,
+            Err(error @ (TokenError::UnknownKey | TokenError::NoKeys)) => {
+                // Fetched meanwhile; who comes again soon is answered by it.
+                let auth = self.context.clone();
+                tokio::spawn(async move {
+                    if let Authenticator::Token(verifier) = &auth.auth
+                        && let Some(jwks) = verifier.jwks()
+                    {
+                        jwks.refresh().await;
+                    }
+                });
+                let later = Refusal {
+                    retry_ms: Some(1_000),
+                    ..Refusal::new(ErrorCode::Unavailable, error.to_string())
+                };
+                return self.refuse_in(id, None, &later);
+            }
+            Err(error) => {
+                metrics().tokens_refused.increment(1);
+                self.refuse(id, None, ErrorCode::Unauthenticated, &error.to_string());
+                if unknown {
+                    *closing = Some(CloseCode::NotAuthenticated.into());
+                }
+                return;
+            }
+        };
+        if !unknown && token.user != *self.client.user() {
+            let message = "the token is another user's; the one before stays";
+            return self.refuse(id, None, ErrorCode::Unauthenticated, message);
+        }
+        let expires = token.expires;
+        let identity = Identity::from(token);
+        if unknown {
+            self.welcome(identity);
+        } else {
+            self.take_over(identity);
+            self.leave_what_is_not_covered();
+        }
+        self.acknowledge_auth(id, &expires.to_string());
+    }
+
+    fn acknowledge_auth(&self, id: Option<&CommandId>, expires: &str) {
+        if let Some(id) = id {
+            let data = format!(r#"{{"expiresAt":{expires}}}"#);
+            let text = event::ack_text(id, None, &data);
+            self.client.outbox.push_answer(text_frame(&text));
+        }
+    }
+
+    /// Rooms that may not be seen any more are left, and the client is told so.
+    fn leave_what_is_not_covered(&mut self) {
+        for (room, membership) in &self.rooms {
+            if !membership.counts() || self.access.grants.of(room).has(Permission::Join) {
+                continue;
+            }
+            membership.end();
+            let op = Op::Part {
+                user: self.client.user().clone(),
+                connection: self.client.id,
+                leaving: true,
+            };
+            let origin = Origin::Gone {
+                client: self.client.clone(),
+                membership: membership.clone(),
+            };
+            self.context.rooms.submit(room, Work { op, origin });
+            self.refuse(
+                None,
+                Some(room),
+                ErrorCode::Forbidden,
+                "the new token does not cover this room: you have left it",
+            );
+        }
+    }
+
+    /// The token does not allow this in this room.
+    pub(super) fn forbid(&self, id: Option<&CommandId>, room: &RoomId, kind: CommandType) {
+        metrics().scope_mismatches.increment(1);
+        let needed = kind.permission().map_or("", Permission::as_str);
+        tracing::info!(
+            connection = %self.client.id,
+            user = %self.client.user(),
+            %room,
+            command = kind.as_str(),
+            needed,
+            "a token does not cover what was asked"
+        );
+        let message = format!("this needs the permission {needed} in this room");
+        self.refuse(id, Some(room), ErrorCode::Forbidden, &message);
+    }
+}
