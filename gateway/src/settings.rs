@@ -488,6 +488,7 @@ impl Settings {
             log_age: Duration::from_secs(self.store.log_seconds),
             log_bytes: self.store.log_bytes,
             active_ttl: Duration::from_secs(self.store.redis_ttl_active_room),
+            again: Duration::from_secs(self.presence.sweep_interval_seconds),
             waiting_ttl: Duration::from_secs(self.store.redis_ttl_waiting_room),
             dedupe: Duration::from_secs(self.store.command_dedupe_seconds),
             grace: Duration::from_secs(self.presence.presence_grace_seconds),

@@ -181,10 +181,12 @@ impl RoomQueue {
                 && !matches!(work.op, Op::Join(_))
                 && !membership.is_joined()
             {
-                self.refuse(
-                    work.origin,
-                    Refusal::new(ErrorCode::NotJoined, "join the room first"),
-                );
+                let refusal = if membership.is_closed() {
+                    Refusal::new(ErrorCode::RoomClosed, "the room is completed")
+                } else {
+                    Refusal::new(ErrorCode::NotJoined, "join the room first")
+                };
+                self.refuse(work.origin, refusal);
                 continue;
             }
             if let Origin::Command { kind, .. } = work.origin

@@ -73,6 +73,8 @@ pub struct StoreLimits {
     pub active_ttl: Duration,
     /// Life of a room that waits, from its last change.
     pub waiting_ttl: Duration,
+    /// When a completed room that is still there is handed out again, from its last sweep.
+    pub again: Duration,
     /// How long messages are kept, in a room that does not say.
     pub retention: Duration,
     /// How long command ids are remembered.
@@ -117,6 +119,7 @@ impl Default for StoreLimits {
             log_bytes: 8 * 1024 * 1024,
             active_ttl: Duration::from_secs(3600),
             waiting_ttl: Duration::from_secs(1800),
+            again: Duration::from_secs(30),
             retention: Duration::from_secs(24 * 3600),
             dedupe: Duration::from_secs(600),
             page_bytes: 1024 * 1024,

@@ -74,8 +74,6 @@ pub(super) struct Room {
 
 /// A room that is archived when its life ends is kept for so long until it is, and one that is completed, ms.
 const SPARE: u64 = 24 * 3600 * 1000;
-/// A room that is completed is looked at again after so long, if it is still there, ms.
-const ARCHIVING: u64 = 30_000;
 
 /// What is counted of a room for statistics.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -277,7 +275,7 @@ impl Room {
             return if self.swept == 0 {
                 self.completed
             } else {
-                self.swept + ARCHIVING
+                self.swept + limits.again.as_millis() as u64
             };
         }
         let (grace, kept) = (ms(limits.grace), self.retention(limits));

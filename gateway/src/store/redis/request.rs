@@ -80,6 +80,7 @@ pub(super) fn limits_text(limits: &StoreLimits) -> Bytes {
         },
         limits.full_members,
         ms(limits.waiting_ttl),
+        ms(limits.again),
     ] {
         let _ = write!(text, "{number} ");
     }
@@ -680,7 +681,7 @@ mod tests {
         assert_eq!(args[1], "6");
         assert_eq!(
             args[8],
-            "10000 600000 8388608 3600000 86400000 1048576 4096 1048576 600000 300000 0 1000 1800000 "
+            "10000 600000 8388608 3600000 86400000 1048576 4096 1048576 600000 300000 0 1000 1800000 30000 "
         );
         assert_eq!(args[9], "room:{r}:events");
         let by = "\"u\\\"1\"";

@@ -15,11 +15,11 @@ rules.lua:
  11 room:{id}:positions   hash   user id -> where it is, JSON text
 
 ARGV:
-  1 limits: thirteen integers, each followed by a space: events of the log, their age (ms), their bytes, life from the last
+  1 limits: fourteen integers, each followed by a space: events of the log, their age (ms), their bytes, life from the last
     change (ms), retention of messages (ms), bytes of a page of messages, bytes of a user's presence, bytes of the state,
     how long commands are remembered (ms), how long a user may be away (ms), what members are told of each other if the
     room does not say (0 who, 1 how many, 2 neither), members above which a room counts by itself, life of a room that
-    waits (ms)
+    waits (ms), when a completed room that is still there is handed out again (ms)
   2 the room's channel, room:{id}:events. No key, so it stands here: an ACL or a cluster would take it for one.
   3 … operations, one after another: a letter and its arguments, as the files below say. A list is its length and then
     its items.
@@ -84,7 +84,7 @@ local function limits_of(text)
     for item in string.gmatch(text, '%d+') do list[#list + 1] = tonumber(item) end
     limits = { log_events = list[1], log_age = list[2], log_bytes = list[3], ttl = list[4], retention = list[5],
       page_bytes = list[6], presence_bytes = list[7], state_bytes = list[8], dedupe = list[9], grace = list[10],
-      presence = list[11], full_members = list[12], waiting = list[13] }
+      presence = list[11], full_members = list[12], waiting = list[13], again = list[14] }
     limits_text = text
   end
   return limits

@@ -5,9 +5,6 @@ local MOST_LEAVING, MOST_LOOKED_AT = 1000, 500
 -- How often messages past retention are looked for in a room where nothing happens: so many times while they are kept.
 local PURGES = 24
 
--- A room that is completed is looked at again after so long, ms, if it is still there.
-local ARCHIVING = 30000
-
 -- W: no arguments. Answer: { left, purged, ms at which something is due again, 1 if the room is to be archived }.
 OPS.W = function(c, i, at)
   if not c.epoch then
@@ -19,7 +16,7 @@ OPS.W = function(c, i, at)
   if c.guard and c.guard.idle and not c.shut and c.life <= c.now and c.events_n == 0 then set_status(c, 'completed') end
   if c.shut then
     -- Whoever sweeps it archives it now; whoever looks in later does if that has failed.
-    c.out[at], c.kept = { 0, 0, c.now + ARCHIVING, 1 }, true
+    c.out[at], c.kept = { 0, 0, c.now + c.limits.again, 1 }, true
     return i
   end
   local keys, grace, left, still = c.keys, c.limits.grace, 0, members(c)
