@@ -83,6 +83,7 @@ export REDIS_URL="redis://127.0.0.1:$redis_port"
 ports=()
 start() {
   LISTEN="127.0.0.1:${ports[$1 - 1]}" NODE_ID="gw-$1" AUTH_MODE="${AUTH_MODE:-anonymous}" \
+    MAX_COMMANDS_PER_SECOND="${MAX_COMMANDS_PER_SECOND:-0}" \
     LOG_LEVEL="${LOG_LEVEL:-warn}" DRAIN_SECONDS="${DRAIN_SECONDS:-2}" \
     "$gateway" </dev/null >>"$dir/gw-$1.log" 2>&1 &
   gateway_pids[$1 - 1]=$!

@@ -2,19 +2,25 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusHandle;
 use roomgate_shared::{
     ids::NodeId,
     protocol::{CloseCode, MAX_BATCH, event::Limits},
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+};
 
 use crate::{
     admin::health::Health,
+    api::{self, Api, access::Access},
     archive::Archive,
     auth::Authenticator,
     descriptors,
     hub::{Closing, Hub},
+    limits::budget::Budgets,
     net::{
         clients::Clients,
         http::{self, Server},
@@ -25,10 +31,10 @@ use crate::{
         Rooms,
         presence::{self, Pace},
     },
-    session::SessionContext,
+    session::{SessionContext, admission},
     settings::{Settings, StoreKind},
     store::{
-        Readiness, SharedStore,
+        Control, EventSink, Readiness, SharedStore,
         memory::MemoryStore,
         redis::{RedisConfig, RedisStore, Secret},
     },
@@ -77,6 +83,8 @@ pub struct App {
     hub: Arc<Hub>,
     clients: Arc<Clients>,
     sessions: Arc<SessionContext>,
+    /// What the store has to say may have been missed.
+    interrupted: Arc<Notify>,
     store: SharedStore,
     redis: Option<(Arc<RedisStore>, Duration)>,
     pace: Pace,
@@ -109,12 +117,19 @@ impl App {
         let listener = TcpListener::bind(address).await.map_err(listen)?;
 
         let (hub, requests) = Hub::new();
+        let clients = Arc::<Clients>::default();
+        let interrupted = Arc::<Notify>::default();
+        let ears = Arc::new(Ears {
+            hub: hub.clone(),
+            clients: clients.clone(),
+            interrupted: interrupted.clone(),
+        });
         let pace = Pace {
             lease: Duration::from_secs(settings.presence.node_lease_seconds),
             sweep: Duration::from_secs(settings.presence.sweep_interval_seconds),
         };
         let (store, redis): (SharedStore, _) = match settings.store_kind() {
-            StoreKind::Memory => (MemoryStore::new(settings.store_limits(), hub.clone()), None),
+            StoreKind::Memory => (MemoryStore::new(settings.store_limits(), ears), None),
             StoreKind::Redis => {
                 let config = RedisConfig {
                     url: Secret::new(settings.store.redis_url.clone().unwrap_or_default()),
@@ -126,7 +141,7 @@ impl App {
                     limits: settings.store_limits(),
                     lease: pace.lease,
                 };
-                let store = RedisStore::new(config, hub.clone())?;
+                let store = RedisStore::new(config, ears)?;
                 (
                     store.clone(),
                     Some((store, Duration::from_secs(settings.store.redis_wait_seconds))),
@@ -152,8 +167,10 @@ impl App {
             heartbeat_ms: limits.heartbeat_ms,
             auto_create: settings.access.auto_create_rooms,
             auth: settings.authenticator()?,
+            most: settings.most_connections(),
+            commands: settings.commands(),
+            budgets: Budgets::new(settings.user_rates(), store.clone()),
         });
-        let clients = Arc::<Clients>::default();
         let server = Server {
             sessions: sessions.clone(),
             clients: clients.clone(),
@@ -169,6 +186,11 @@ impl App {
             head_timeout: Duration::from_millis(settings.node.handshake_timeout_ms),
             echo: settings.node.test_echo,
             nonce: random::bits(),
+            proxies: limits.trusted_proxies.clone(),
+            api: api::router(Api {
+                sessions: sessions.clone(),
+                access: Arc::new(Access::new(settings.access.api_keys.clone())),
+            }),
         };
         let drain = Duration::from_secs(settings.node.drain_seconds);
         Ok(Self {
@@ -179,6 +201,7 @@ impl App {
             hub,
             clients,
             sessions,
+            interrupted,
             store,
             redis,
             pace,
@@ -203,6 +226,11 @@ impl App {
         let (close, closing) = watch::channel(None);
         let serving = tokio::spawn(http::serve(self.listener, self.server, closing));
         let upkeep = tokio::spawn(upkeep(self.health.clone()));
+        let looking = tokio::spawn(look_again(
+            self.interrupted.clone(),
+            self.sessions.clone(),
+            self.clients.clone(),
+        ));
         let keys = tokio::spawn(fetch_keys(self.sessions.clone()));
         let run = async {
             match &self.redis {
@@ -252,7 +280,39 @@ impl App {
         }
         upkeep.abort();
         keys.abort();
+        looking.abort();
         Ok(())
+    }
+}
+
+/// Where the store's words go: events to the rooms, what an operator says to the connections.
+struct Ears {
+    hub: Arc<Hub>,
+    clients: Arc<Clients>,
+    interrupted: Arc<Notify>,
+}
+
+impl EventSink for Ears {
+    fn payload(&self, room: &str, payload: Bytes) {
+        self.hub.payload(room, payload);
+    }
+
+    fn interrupted(&self) {
+        self.hub.interrupted();
+        self.interrupted.notify_one();
+    }
+
+    fn control(&self, control: Control) {
+        let connections = self.clients.control(&control);
+        tracing::info!(?control, connections, "an operator has said");
+    }
+}
+
+/// After each interruption, asks again whether those who are here may be.
+async fn look_again(interrupted: Arc<Notify>, sessions: Arc<SessionContext>, clients: Arc<Clients>) {
+    loop {
+        interrupted.notified().await;
+        admission::look_at_all(&sessions, clients.all()).await;
     }
 }
 

@@ -4,12 +4,14 @@
 //! [`net`]. Each layer uses only those to its right; [`app`] alone puts them together. See `docs/ARCHITECTURE.md`.
 
 pub mod admin;
+pub mod api;
 pub mod app;
 pub mod archive;
 pub mod auth;
 pub mod breaker;
 mod descriptors;
 pub mod hub;
+pub mod limits;
 pub mod logs;
 pub mod metrics;
 pub mod net;

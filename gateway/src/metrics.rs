@@ -102,6 +102,10 @@ metrics! {
     slow_consumers: Counter = "roomgate_slow_consumers_total";
     /// Frames that were no commands.
     malformed: Counter = "roomgate_malformed_frames_total";
+    /// Connections closed with 1008 because they went on asking for what they were refused.
+    floods: Counter = "roomgate_floods_total";
+    /// Connections that were closed because the user is blocked, its token revoked, or there are too many.
+    not_admitted: Counter = "roomgate_connections_not_admitted_total";
     /// Commands that the user's token does not allow in the room.
     scope_mismatches: Counter = "roomgate_scope_mismatches_total";
     /// Tokens that were not accepted, at the handshake or by `auth`.

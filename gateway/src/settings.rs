@@ -7,7 +7,8 @@ use clap::{
     Args, CommandFactory, FromArgMatches, Parser, ValueEnum,
     builder::{RangedU64ValueParser, Resettable},
 };
-use roomgate_shared::ids::NodeId;
+use ipnet::IpNet;
+use roomgate_shared::{ids::NodeId, protocol::config::Rate};
 
 use crate::{
     auth::{
@@ -15,6 +16,9 @@ use crate::{
         jwks::{Jwks, Source},
         token::{Keys, Verifier},
     },
+    limits::budget::{self, Rates},
+    net::address,
+    session::admission::MostConnections,
     store::{PresenceMode, StoreLimits},
 };
 
@@ -108,6 +112,11 @@ pub struct AccessSettings {
     /// Seconds by which the clocks of whoever makes tokens and of gateways may differ.
     #[arg(long, env = "JWT_LEEWAY_SECONDS", default_value = "0", value_name = "SECONDS", value_parser = range(0, 600))]
     pub jwt_leeway_seconds: u64,
+
+    /// Keys for the HTTP API (`Authorization: Bearer <key>`), each of at least 32 characters, separated by commas. Not given,
+    /// and no token that says so: the API answers nobody.
+    #[arg(long, env = "API_KEYS", value_name = "KEYS", value_delimiter = ',', value_parser = api_key, hide_env_values = true)]
+    pub api_keys: Vec<Secret>,
 
     /// Origins of pages that may connect, separated by commas, such as https://app.example.com; `*` for all. Not given: the
     /// page's host must be the one that is asked.
@@ -293,6 +302,30 @@ pub struct LimitSettings {
     /// WebSockets of this gateway; past it a request is answered with 503.
     #[arg(long, env = "MAX_CONNECTIONS", default_value = "100000", value_name = "COUNT", value_parser = range(1, 10_000_000))]
     pub max_connections: u64,
+
+    /// WebSockets of one user, over all gateways; past it a connection is closed with 4005. 0: any number.
+    #[arg(long, env = "MAX_CONNECTIONS_PER_USER", default_value = "0", value_name = "COUNT", value_parser = range(0, 1_000_000))]
+    pub max_connections_per_user: u64,
+
+    /// WebSockets from one IP address (of IPv6, one /64), over all gateways; past it a connection is closed with 4005. 0: any
+    /// number.
+    #[arg(long, env = "MAX_CONNECTIONS_PER_IP", default_value = "0", value_name = "COUNT", value_parser = range(0, 1_000_000))]
+    pub max_connections_per_ip: u64,
+
+    /// Proxies in front of gateways: addresses or ranges, separated by commas. From them alone `X-Forwarded-For` is taken.
+    #[arg(long, env = "TRUSTED_PROXIES", value_name = "ADDRESSES", value_delimiter = ',', value_parser = address::range)]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// Commands that one connection may send in a second, and twice as many at once; past it they are refused with
+    /// `rate_limited`. 0: any number.
+    #[arg(long, env = "MAX_COMMANDS_PER_SECOND", default_value = "1000", value_name = "COUNT", value_parser = range(0, 1_000_000))]
+    pub max_commands_per_second: u64,
+
+    /// Commands that one user may send in a second over all rooms and gateways, by lane, and after a slash how many at once
+    /// (else twice as many): such as messages=20/40,broadcasts=10. Lanes are messages, state, moves, broadcasts and joins. Each
+    /// costs Redis some calls. Not given: no limit.
+    #[arg(long, env = "USER_RATES", value_name = "RATES", value_parser = user_rates)]
+    pub user_rates: Option<String>,
 
     /// Rooms that one connection may be in.
     #[arg(long, env = "MAX_ROOMS_PER_CONNECTION", default_value = "100", value_name = "COUNT", value_parser = range(1, 100_000))]
@@ -481,6 +514,28 @@ impl Settings {
         ))))
     }
 
+    /// How many connections there may be.
+    pub fn most_connections(&self) -> MostConnections {
+        MostConnections {
+            user: self.limits.max_connections_per_user,
+            address: self.limits.max_connections_per_ip,
+        }
+    }
+
+    /// What a connection may send.
+    pub fn commands(&self) -> Option<Rate> {
+        let per_second = self.limits.max_commands_per_second as f64;
+        let burst = 2.0 * per_second;
+        (per_second > 0.0).then_some(Rate { per_second, burst })
+    }
+
+    /// What a user may send over all rooms and gateways.
+    pub fn user_rates(&self) -> Rates {
+        let text = self.limits.user_rates.as_deref().unwrap_or_default();
+        // It was read before.
+        budget::rates(text).unwrap_or_default()
+    }
+
     /// The bounds of the store.
     pub fn store_limits(&self) -> StoreLimits {
         StoreLimits {
@@ -529,6 +584,18 @@ fn range(min: u64, max: u64) -> RangedU64ValueParser {
 fn listen(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
+}
+
+fn user_rates(text: &str) -> Result<String, String> {
+    budget::rates(text).map(|_| text.to_owned())
+}
+
+fn api_key(text: &str) -> Result<Secret, String> {
+    let text = text.trim();
+    if text.len() < 32 {
+        return Err("keys of at least 32 characters, separated by commas".to_owned());
+    }
+    Ok(Secret::from(text))
 }
 
 fn jwks(text: &str) -> Result<String, String> {
@@ -621,7 +688,13 @@ mod tests {
                 "https://",
             ),
             (&["--node-id", "a b"], "NODE_ID", "A-Z a-z 0-9"),
-            (&["--auth-mode", "jwt"], "AUTH_MODE", "anonymous"),
+            (&["--auth-mode", "jwt"], "AUTH_MODE", "JWKS_URL"),
+            (&["--auth-mode", "none"], "AUTH_MODE", "anonymous"),
+            (&["--jwt-secret", "short"], "JWT_SECRET", "32 bytes"),
+            (&["--jwks-url", "ftp://keys"], "JWKS_URL", "https"),
+            (&["--user-rates", "posts=1"], "USER_RATES", "messages"),
+            (&["--trusted-proxies", "proxy"], "TRUSTED_PROXIES", "10.0.0.0/8"),
+            (&["--api-keys", "short"], "API_KEYS", "32"),
             (&["--room-store", "redis"], "REDIS_URL", "redis://"),
             (&["--listen", "0.0.0.0:1"], "AUTH_MODE", "anonymous"),
         ] {

@@ -10,11 +10,12 @@ use parking_lot::Mutex;
 use roomgate::{
     auth::{Authenticator, Identity, grants::Grants},
     hub::Hub,
+    limits::budget::{Budgets, Rates},
     rooms::{
         Rooms,
         presence::{self, Pace},
     },
-    session::{Session, SessionContext},
+    session::{Session, SessionContext, admission::MostConnections},
     store::{
         EventSink, SharedStore, StoreLimits,
         memory::MemoryStore,
@@ -79,6 +80,7 @@ impl Gateway {
         };
         tokio::spawn(presence::run(Arc::clone(&rooms), pace));
         let started = store.now_ms();
+        let budgets = Budgets::new(Rates::new(), Arc::clone(&store));
         let context = SessionContext {
             rooms,
             store,
@@ -93,6 +95,9 @@ impl Gateway {
             heartbeat_ms: 25_000,
             auto_create: true,
             auth: Authenticator::Anonymous,
+            most: MostConnections::default(),
+            commands: None,
+            budgets,
         };
         Self {
             context: Arc::new(context),
@@ -112,7 +117,7 @@ impl Gateway {
             token: None,
         };
         let id = ConnectionId::new(1, self.connections);
-        let mut session = Session::open(Arc::clone(&self.context), id, Some(identity));
+        let mut session = Session::open(Arc::clone(&self.context), id, Some(identity), None);
         say(&mut session, "join", data).await;
         session
     }

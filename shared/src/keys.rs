@@ -12,6 +12,39 @@ pub const DUE: &str = "rooms:due";
 /// The gateways: a sorted set, a gateway's instance by the Unix ms at which its lease ends.
 pub const NODES: &str = "nodes";
 
+/// The channel of all gateways: what an operator says of users.
+pub const CONTROL: &str = "nodes:control";
+
+/// What is known of a user: `rates` (hash), `connections` (hash), `revoked` and `blocked` (strings). A user id may hold what
+/// would end a hash tag, so it is written in the alphabet of room ids and `%`.
+pub fn user(id: &str, part: &str) -> String {
+    format!("user:{{{}}}:{part}", encoded(id))
+}
+
+/// That a token, by its id, is revoked: a string.
+pub fn token(id: &str) -> String {
+    format!("token:{{{}}}:revoked", encoded(id))
+}
+
+/// Connections from an address: a hash.
+pub fn address(address: &str) -> String {
+    format!("ip:{{{}}}:connections", encoded(address))
+}
+
+/// `text` in the alphabet of room ids, any other byte as `%` and two hexadecimal digits.
+fn encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'~' | b':' | b'-') {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02x}");
+        }
+    }
+    out
+}
+
 /// The rooms in which a gateway has, or has just had, members: a set of room ids.
 pub fn rooms_of(instance: &str) -> String {
     format!("node:{instance}:rooms")
@@ -78,6 +111,14 @@ pub fn room_of_channel(channel: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_keys_hold_no_brace_of_theirs() {
+        assert_eq!(user("ada", "rates"), "user:{ada}:rates");
+        assert_eq!(user("{a}b é%", "rates"), "user:{%7ba%7db%20%c3%a9%25}:rates");
+        assert_ne!(user("a%20b", "x"), user("a b", "x"));
+        assert_eq!(address("2001:db8::"), "ip:{2001:db8::}:connections");
+    }
 
     #[test]
     fn a_channel_names_its_room() {

@@ -6,9 +6,14 @@ use std::sync::{
 };
 
 use parking_lot::Mutex;
-use roomgate_shared::ids::{ConnectionId, UserId};
+use roomgate_shared::{
+    ids::{ConnectionId, UserId},
+    protocol::{CloseCode, ErrorCode, config::Rate},
+};
+use tokio::time::Instant;
 
 use super::Outbox;
+use crate::{limits::bucket::Bucket, metrics::metrics};
 
 /// Weight of the commands of one connection that may wait for the store at once. Past it the connection is not read
 /// until answers have come.
@@ -24,6 +29,40 @@ pub const MIN_WEIGHT: usize = 4096;
 /// What a command weighs whose answer may be large, so that at most 4 are under way.
 pub const READ_WEIGHT: usize = 256 * 1024;
 
+/// Refusals of a connection: so many at once, and so many a second. A client that obeys `retryAfterMs` stays far below.
+const REFUSALS: Rate = Rate {
+    per_second: 20.0,
+    burst: 200.0,
+};
+
+/// Whether a refusal is for what the client does, as against the state of things.
+fn is_own_fault(code: ErrorCode) -> bool {
+    match code {
+        ErrorCode::Unauthenticated
+        | ErrorCode::Forbidden
+        | ErrorCode::RateLimited
+        | ErrorCode::Cooldown
+        | ErrorCode::Muted
+        | ErrorCode::Banned
+        | ErrorCode::Kicked => true,
+        ErrorCode::BadRequest
+        | ErrorCode::UnknownType
+        | ErrorCode::NotJoined
+        | ErrorCode::NotFound
+        | ErrorCode::RoomFull
+        | ErrorCode::RoomClosed
+        | ErrorCode::Conflict
+        | ErrorCode::IdConflict
+        | ErrorCode::TooLarge
+        | ErrorCode::StateTooLarge
+        | ErrorCode::TooManyRooms
+        | ErrorCode::RoomUnavailable
+        | ErrorCode::Unavailable
+        | ErrorCode::Timeout
+        | ErrorCode::Internal => false,
+    }
+}
+
 /// One connection and its user. Shared by its task, the rooms it is in and the work under way for it.
 pub struct Client {
     /// The connection.
@@ -34,7 +73,11 @@ pub struct Client {
     pub outbox: Outbox,
     in_flight: AtomicUsize,
     moves: AtomicUsize,
+    /// Answers about the client itself that are awaited.
+    held: AtomicUsize,
     paused: AtomicBool,
+    /// What is left of the commands that may be refused, once one was.
+    refusals: Mutex<Option<Box<Bucket>>>,
 }
 
 /// What a revocation looks at: that of the connection's present token.
@@ -63,6 +106,8 @@ impl Client {
             outbox: Outbox::new(outbox_bytes),
             in_flight: AtomicUsize::new(0),
             moves: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+            refusals: Mutex::new(None),
             paused: AtomicBool::new(false),
         }
     }
@@ -98,6 +143,36 @@ impl Client {
     /// Whether its token has this id.
     pub fn token_is(&self, id: &str) -> bool {
         self.token.id.lock().as_deref() == Some(id)
+    }
+
+    /// The id of its token, if that has one.
+    pub fn token_id(&self) -> Option<Box<str>> {
+        self.token.id.lock().clone()
+    }
+
+    /// It is not read before [`Client::release`]: something is asked about it.
+    pub fn hold(&self) {
+        self.held.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// That is answered.
+    pub fn release(&self) {
+        if self.held.fetch_sub(1, Ordering::AcqRel) == 1 && self.paused.swap(false, Ordering::AcqRel) {
+            self.outbox.wake();
+        }
+    }
+
+    /// A command was refused so. Who goes on and on with what is refused is closed with 1008; faults of ours do not count.
+    pub fn refused(&self, code: ErrorCode) {
+        if !is_own_fault(code) {
+            return;
+        }
+        let now = Instant::now();
+        let mut refusals = self.refusals.lock();
+        let bucket = refusals.get_or_insert_with(|| Box::new(Bucket::new(REFUSALS, now)));
+        if bucket.take(REFUSALS, now).is_err() && self.outbox.close(CloseCode::Policy.into()) {
+            metrics().floods.increment(1);
+        }
     }
 
     /// A command of `weight` is under way.
@@ -142,6 +217,7 @@ impl Client {
         let waits = || {
             self.in_flight.load(Ordering::Relaxed) >= MAX_IN_FLIGHT
                 || self.moves.load(Ordering::Relaxed) >= MAX_MOVES
+                || self.held.load(Ordering::Acquire) > 0
         };
         if !waits() {
             return false;

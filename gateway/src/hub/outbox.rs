@@ -151,13 +151,16 @@ impl Outbox {
         self.answers.load(Ordering::Relaxed) > self.limit
     }
 
-    /// Asks the connection's task to send a close frame, after what is queued, and end. The first wish stands.
-    pub fn close(&self, closing: Closing) {
+    /// Asks the connection's task to send a close frame, after what is queued, and end. The first wish stands: whether
+    /// this is it.
+    pub fn close(&self, closing: Closing) -> bool {
         let mut inner = self.inner.lock();
-        if !inner.is_over() {
+        let first = !inner.is_over();
+        if first {
             inner.closing = Some(Box::new(closing));
             inner.wake();
         }
+        first
     }
 
     /// Wakes the connection's task, for example because it may read on.

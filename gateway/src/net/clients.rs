@@ -4,9 +4,15 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use roomgate_shared::{ids::ConnectionId, protocol::event::status_text};
+use roomgate_shared::{
+    ids::ConnectionId,
+    protocol::{CloseCode, event::status_text},
+};
 
-use crate::hub::{Client, Closing, text_frame};
+use crate::{
+    hub::{Client, Closing, text_frame},
+    store::Control,
+};
 
 /// See the module.
 #[derive(Default)]
@@ -50,9 +56,39 @@ impl Clients {
     /// Asks those that `concerned` names to end so. How many there are.
     pub fn close_some(&self, closing: &Closing, concerned: impl Fn(&Client) -> bool) -> usize {
         let inner = self.0.lock();
-        let some = inner.clients.values().filter(|entry| concerned(&entry.client));
-        some.map(|entry| entry.client.outbox.close(closing.clone()))
+        let concerned = inner.clients.values().filter(|entry| concerned(&entry.client));
+        concerned
+            .filter(|entry| entry.client.outbox.close(closing.clone()))
             .count()
+    }
+
+    /// Every connection that speaks the protocol.
+    pub fn all(&self) -> Vec<Arc<Client>> {
+        let inner = self.0.lock();
+        let speaking = inner.clients.values().filter(|entry| entry.speaks);
+        speaking.map(|entry| entry.client.clone()).collect()
+    }
+
+    /// Does what an operator has said to every node. How many connections end by it.
+    pub fn control(&self, control: &Control) -> usize {
+        match control {
+            Control::Revoked { user, before } => self.close_some(&CloseCode::TokenRevoked.into(), |client| {
+                client.user() == user && client.token_is_before(*before)
+            }),
+            Control::TokenRevoked(id) => {
+                self.close_some(&CloseCode::TokenRevoked.into(), |client| client.token_is(id))
+            }
+            Control::Blocked(user) => {
+                self.close_some(&CloseCode::Blocked.into(), |client| client.user() == user)
+            }
+            Control::Disconnect(user) => {
+                let closing = Closing {
+                    code: CloseCode::Policy.code(),
+                    reason: "disconnected by the operator".to_owned(),
+                };
+                self.close_some(&closing, |client| client.user() == user)
+            }
+        }
     }
 
     /// Tells every connection by `status` that the store is away, or back.

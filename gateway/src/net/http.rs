@@ -22,6 +22,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
 use roomgate_shared::{ids::ConnectionId, protocol::CloseCode};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -31,6 +32,7 @@ use tokio::{
 use tower_service::Service;
 
 use super::{
+    address,
     clients::Clients,
     ws::{self, Echo, SessionHandler, Timing},
 };
@@ -68,6 +70,10 @@ pub struct Server {
     pub echo: bool,
     /// Random for each start, part of connection ids.
     pub nonce: u64,
+    /// Proxies whose word on where a request comes from is taken.
+    pub proxies: Vec<IpNet>,
+    /// The HTTP API.
+    pub api: Router,
 }
 
 /// A server at work.
@@ -94,7 +100,7 @@ impl Drop for Open {
 
 /// Accepts connections until `closing` says otherwise, then ends every WebSocket so and waits for them.
 pub async fn serve(listener: TcpListener, server: Server, mut closing: watch::Receiver<Option<Closing>>) {
-    let router = router(&server.health);
+    let router = router(&server.health).merge(server.api.clone());
     let serving = Arc::new(Serving {
         server,
         router,
@@ -145,7 +151,7 @@ fn accept(serving: &Arc<Serving>, stream: TcpStream, peer: SocketAddr) {
         let serving = serving.clone();
         service_fn(move |request| {
             let serving = serving.clone();
-            async move { Ok::<_, Infallible>(respond(&serving, request).await) }
+            async move { Ok::<_, Infallible>(respond(&serving, request, peer).await) }
         })
     };
     let head_timeout = serving.server.head_timeout;
@@ -172,10 +178,10 @@ fn router(health: &Arc<Health>) -> Router {
         .route("/metrics", get(async move || metrics.metrics()))
 }
 
-async fn respond(serving: &Arc<Serving>, request: Request<Incoming>) -> Response<Body> {
+async fn respond(serving: &Arc<Serving>, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
     match request.uri().path() {
-        "/ws" => upgrade(serving, request, false).await,
-        "/echo" if serving.server.echo => upgrade(serving, request, true).await,
+        "/ws" => upgrade(serving, request, peer, false).await,
+        "/echo" if serving.server.echo => upgrade(serving, request, peer, true).await,
         _ => {
             let answered = serving.router.clone().call(request.map(Body::new)).await;
             answered.unwrap_or_else(|never| match never {})
@@ -183,7 +189,12 @@ async fn respond(serving: &Arc<Serving>, request: Request<Incoming>) -> Response
     }
 }
 
-async fn upgrade(serving: &Arc<Serving>, mut request: Request<Incoming>, echo: bool) -> Response<Body> {
+async fn upgrade(
+    serving: &Arc<Serving>,
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    echo: bool,
+) -> Response<Body> {
     let server = &serving.server;
     if let Some(why) = server.health.not_ready() {
         metrics().refused.increment(1);
@@ -216,6 +227,9 @@ async fn upgrade(serving: &Arc<Serving>, mut request: Request<Incoming>, echo: b
             .into_response();
     }
     let id = ConnectionId::new(server.nonce, counter);
+    // Only where it is counted: an idle connection need not remember it.
+    let address = (server.sessions.most.address > 0)
+        .then(|| address::name(address::client(peer, request.headers(), &server.proxies)));
     let open = Open {
         serving: serving.clone(),
         id,
@@ -234,7 +248,7 @@ async fn upgrade(serving: &Arc<Serving>, mut request: Request<Incoming>, echo: b
             server.clients.insert(client.clone(), false);
             tokio::spawn(ws::run(stream, first, Echo(client), server.timing, open));
         } else {
-            let session = Session::open(server.sessions.clone(), id, identity);
+            let session = Session::open(server.sessions.clone(), id, identity, address);
             server.clients.insert(session.client().clone(), true);
             tokio::spawn(ws::run(
                 stream,

@@ -215,6 +215,7 @@ pub(super) fn answer_error_for(
     retry: Option<Duration>,
 ) {
     metrics().error(refusal.code).increment(1);
+    client.refused(refusal.code);
     tracing::debug!(
         connection = %client.id,
         room = %local.id(),

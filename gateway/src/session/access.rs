@@ -8,7 +8,7 @@ use roomgate_shared::{
 };
 use tokio::time::Instant;
 
-use super::{Ends, Session};
+use super::{Ends, Session, admission};
 use crate::{
     auth::{Authenticator, Identity, token::TokenError},
     hub::{Closing, text_frame},
@@ -125,6 +125,7 @@ impl Session {
         } else {
             self.take_over(identity);
             self.leave_what_is_not_covered();
+            admission::look_again(&self.context, &self.client);
         }
         self.acknowledge_auth(id, &expires.to_string());
     }
@@ -154,12 +155,11 @@ impl Session {
                 membership: membership.clone(),
             };
             self.context.rooms.submit(room, Work { op, origin });
-            self.refuse(
-                None,
-                Some(room),
-                ErrorCode::Forbidden,
-                "the new token does not cover this room: you have left it",
-            );
+            // It was not asked for, and does not count as that.
+            metrics().error(ErrorCode::Forbidden).increment(1);
+            let message = "the new token does not cover this room: you have left it";
+            let text = event::error_text(None, Some(room), ErrorCode::Forbidden, message, None, None);
+            self.client.outbox.push_answer(text_frame(&text));
         }
     }
 

@@ -5,6 +5,7 @@
 //! from there; everything else is answered at once.
 
 mod access;
+pub mod admission;
 mod commands;
 
 use std::{cell::RefCell, collections::VecDeque, sync::Arc, time::Duration};
@@ -12,7 +13,9 @@ use std::{cell::RefCell, collections::VecDeque, sync::Arc, time::Duration};
 use roomgate_shared::{
     ids::{CommandId, ConnectionId, NodeId, RoomId},
     protocol::{
-        CloseCode, Command, CommandType, Decoder, ErrorCode, Incoming, MAX_BATCH, Malformed, Permission,
+        CloseCode, Command, CommandType, Decoder, ErrorCode, Incoming, Lane, MAX_BATCH, Malformed,
+        Permission,
+        config::Rate,
         event::{self, Limits, UserName, Welcome},
     },
 };
@@ -21,10 +24,16 @@ use tokio::time::Instant;
 use crate::{
     auth::{Authenticator, Identity, grants::Grants},
     hub::{Client, Closing, MIN_WEIGHT, Membership, READ_WEIGHT, text_frame},
+    limits::{
+        bucket::Bucket,
+        budget::{Budgets, Payment},
+    },
     metrics::metrics,
     rooms::{Known, Origin, Rooms, Work},
     store::{CommandKey, Op, Refusal, SharedStore},
 };
+
+use self::admission::{Counted, MostConnections};
 
 /// Malformed frames within [`MALFORMED_WINDOW`] that end a connection.
 const MALFORMED_ALLOWED: usize = 10;
@@ -51,6 +60,12 @@ pub struct SessionContext {
     pub auto_create: bool,
     /// How users are known.
     pub auth: Authenticator,
+    /// How many connections there may be.
+    pub most: MostConnections,
+    /// Commands that a connection may send; `None`: any number.
+    pub commands: Option<Rate>,
+    /// What users may send over all rooms and nodes.
+    pub budgets: Arc<Budgets>,
 }
 
 /// One connection's state.
@@ -61,10 +76,50 @@ pub struct Session {
     rooms: Vec<(RoomId, Arc<Membership>)>,
     /// When the last malformed frames came, oldest first.
     malformed: VecDeque<Instant>,
-    /// Commands of an array that came while as much as may be was under way, or the client took no answers; in order.
-    waiting: VecDeque<(RoomId, Work, usize)>,
+    /// Commands of an array that came while as much as may be was under way, the client took no answers, or its user's budget
+    /// was asked for; in order.
+    waiting: VecDeque<Waiting>,
     closed: bool,
     access: Access,
+    /// Where it comes from, until it has been admitted.
+    address: Option<Box<str>>,
+    counted: Option<Arc<Counted>>,
+    /// Commands that are left to it, once it has sent one.
+    pace: Option<Box<Bucket>>,
+}
+
+/// A command that waits.
+struct Waiting {
+    room: RoomId,
+    work: Work,
+    weight: usize,
+    /// It has cost its token.
+    paid: bool,
+}
+
+impl Waiting {
+    fn lane(&self) -> Option<Lane> {
+        match &self.work.origin {
+            Origin::Command { kind, .. } => kind.lane(),
+            Origin::Gone { .. }
+            | Origin::Unconfirmed { .. }
+            | Origin::Resync { .. }
+            | Origin::Repair(_)
+            | Origin::Return { .. }
+            | Origin::Positions { .. } => None,
+        }
+    }
+}
+
+fn too_fast(wait: Duration) -> Refusal {
+    Refusal {
+        retry_ms: Some(
+            u64::try_from(wait.as_millis())
+                .unwrap_or(u64::MAX)
+                .saturating_add(1),
+        ),
+        ..Refusal::new(ErrorCode::RateLimited, "more than may be sent")
+    }
 }
 
 /// Who the connection is, and until when.
@@ -94,8 +149,13 @@ thread_local! {
 
 impl Session {
     /// Begins the conversation: `welcome` is queued. Without an identity the client has [`AUTH_TIMEOUT`] to say by `auth`
-    /// who it is, and `welcome` follows then.
-    pub fn open(context: Arc<SessionContext>, id: ConnectionId, identity: Option<Identity>) -> Self {
+    /// who it is, and `welcome` follows then. `address`: where it comes from, as connections are counted.
+    pub fn open(
+        context: Arc<SessionContext>,
+        id: ConnectionId,
+        identity: Option<Identity>,
+        address: Option<Box<str>>,
+    ) -> Self {
         metrics().connections.increment(1.0);
         let by = Instant::now() + AUTH_TIMEOUT;
         let mut session = Self {
@@ -110,6 +170,9 @@ impl Session {
                 ends: Ends::Unknown { by },
                 alarm: Some(by),
             },
+            address,
+            counted: None,
+            pace: None,
         };
         if let Some(identity) = identity {
             session.welcome(identity);
@@ -142,6 +205,7 @@ impl Session {
             .outbox
             .push_answer(text_frame(&format!(r#"{{"type":"welcome","data":{data}}}"#)));
         self.take_over(identity);
+        self.counted = admission::admit(&self.context, &self.client, self.address.take());
     }
 
     /// The connection.
@@ -205,6 +269,14 @@ impl Session {
             return;
         }
         let id = incoming.id.as_ref();
+        if let Some(rate) = self.context.commands {
+            let pace = self
+                .pace
+                .get_or_insert_with(|| Box::new(Bucket::new(rate, received)));
+            if let Err(wait) = pace.take(rate, received) {
+                return self.refuse_in(id, None, &too_fast(wait));
+            }
+        }
         if matches!(self.access.ends, Ends::Unknown { .. }) && incoming.kind != Some(CommandType::Auth) {
             let message = "say first who you are, by the command auth";
             return self.refuse(id, None, ErrorCode::Unauthenticated, message);
@@ -253,12 +325,23 @@ impl Session {
             Ok(op) => op,
             Err(refused) => return self.refuse(id, Some(&room), refused.code, &refused.message),
         };
+        // Where others wait already, its turn comes when they have paid.
+        let payment = if self.waiting.is_empty() {
+            self.context.budgets.pay(&self.client, kind.lane(), received)
+        } else {
+            Payment::Pending
+        };
+        if let Payment::Refused(wait) = payment {
+            return self.refuse_in(id, Some(&room), &too_fast(wait));
+        }
+        let paid = payment == Payment::Paid;
         if let Some(membership) = membership.as_ref().filter(|membership| membership.may_act()) {
             membership.act();
             // Beside the queue: it is gathered for the next tick.
-            if let Op::Positions { positions } = op {
+            if let (true, Op::Positions { positions }) = (paid, &op) {
                 for (_, position) in positions {
-                    if let Err(refusal) = self.context.rooms.moved(&room, &self.client, position) {
+                    let moved = self.context.rooms.moved(&room, &self.client, position.clone());
+                    if let Err(refusal) = moved {
                         return self.refuse_in(id, Some(&room), &refusal);
                     }
                 }
@@ -275,7 +358,16 @@ impl Session {
             Ok(membership) => membership,
             Err(message) => return self.refuse(id, Some(&room), ErrorCode::TooManyRooms, &message),
         };
-        self.submit(&room, op, membership, incoming.id.clone(), kind, received, weight);
+        self.submit(
+            &room,
+            op,
+            membership,
+            incoming.id.clone(),
+            kind,
+            received,
+            weight,
+            paid,
+        );
     }
 
     /// Whether others' messages may be changed, too.
@@ -315,6 +407,7 @@ impl Session {
         kind: CommandType,
         received: Instant,
         weight: usize,
+        paid: bool,
     ) {
         membership.queued(kind);
         let origin = Origin::Command {
@@ -327,11 +420,16 @@ impl Session {
             weight,
         };
         let work = Work { op, origin };
-        if self.waiting.is_empty() && self.client.may_read() {
+        if paid && self.waiting.is_empty() && self.client.may_read() {
             self.client.begin(weight);
             self.context.rooms.submit(room, work);
         } else {
-            self.waiting.push_back((room.clone(), work, weight));
+            self.waiting.push_back(Waiting {
+                room: room.clone(),
+                work,
+                weight,
+                paid,
+            });
         }
     }
 
@@ -339,14 +437,42 @@ impl Session {
     /// before each read.
     pub fn proceed(&mut self) -> bool {
         while self.client.may_read() {
-            let Some((room, work, weight)) = self.waiting.pop_front() else {
+            let Some(mut next) = self.waiting.pop_front() else {
                 self.waiting = VecDeque::new();
                 return true;
             };
-            self.client.begin(weight);
-            self.context.rooms.submit(&room, work);
+            if !next.paid {
+                match self
+                    .context
+                    .budgets
+                    .pay(&self.client, next.lane(), Instant::now())
+                {
+                    Payment::Paid => next.paid = true,
+                    Payment::Pending => {
+                        self.waiting.push_front(next);
+                        continue;
+                    }
+                    Payment::Refused(wait) => {
+                        self.refuse_waiting(next, wait);
+                        continue;
+                    }
+                }
+            }
+            self.client.begin(next.weight);
+            self.context.rooms.submit(&next.room, next.work);
         }
         false
+    }
+
+    /// A command that waited and may not go on.
+    fn refuse_waiting(&self, waiting: Waiting, wait: Duration) {
+        if let Origin::Command {
+            membership, id, kind, ..
+        } = waiting.work.origin
+        {
+            membership.answered(kind);
+            self.refuse_in(id.as_ref(), Some(&waiting.room), &too_fast(wait));
+        }
     }
 
     fn acknowledge(&self, id: Option<&CommandId>, room: &RoomId) {
@@ -358,6 +484,7 @@ impl Session {
 
     fn refuse(&self, id: Option<&CommandId>, room: Option<&RoomId>, code: ErrorCode, message: &str) {
         metrics().error(code).increment(1);
+        self.client.refused(code);
         tracing::debug!(
             connection = %self.client.id,
             room = room.map(RoomId::as_str),
@@ -373,6 +500,7 @@ impl Session {
 
     fn refuse_in(&self, id: Option<&CommandId>, room: Option<&RoomId>, refusal: &Refusal) {
         metrics().error(refusal.code).increment(1);
+        self.client.refused(refusal.code);
         self.client.outbox.push_answer(text_frame(&event::error_text(
             id,
             room,

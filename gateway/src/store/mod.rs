@@ -43,6 +43,7 @@ pub mod memory;
 mod op;
 pub mod payload;
 pub mod redis;
+mod users;
 
 use std::{borrow::Cow, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -56,6 +57,8 @@ pub use self::op::{
     Action, Applied, Buried, CommandKey, Done, Join, Joined, Op, Positions, Refusal, Reply, Returning, Swept,
     Tail,
 };
+
+pub use self::users::{Control, Holder, OperatorCommand, REVOKED_FOR, Spent, Standing, Users};
 
 /// A boxed future: the trait is used as an object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -204,6 +207,9 @@ pub trait EventSink: Send + Sync {
     /// Payloads may have been lost on all rooms: the subscriber's connection broke and every subscription is confirmed
     /// anew by now.
     fn interrupted(&self);
+    /// An operator has said something to every node. It may be missed: after [`EventSink::interrupted`] whoever cares asks
+    /// [`Users::standing`].
+    fn control(&self, _control: Control) {}
 }
 
 /// What [`Store::beat`] found.
@@ -288,6 +294,9 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// It may be done in part; the next call goes on.
     fn look_after(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// What is known of users over all rooms and nodes.
+    fn users(&self) -> &dyn Users;
 
     /// Gives this node's lease back: its connections are gone by now. Called last.
     fn resign(&self) -> BoxFuture<'_, ()>;

@@ -12,7 +12,8 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use roomgate::store::{
-    Buried, Done, EventSink, Join, Joined, Op, Refusal, Reply, Returning, SharedStore, StoreLimits, Swept,
+    Buried, Control, Done, EventSink, Join, Joined, Op, Refusal, Reply, Returning, SharedStore, StoreLimits,
+    Swept,
     payload::{self, Payload},
 };
 use roomgate_shared::{
@@ -132,6 +133,7 @@ pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
 pub(crate) struct Recorder {
     payloads: Mutex<Vec<(String, Bytes)>>,
     interruptions: AtomicUsize,
+    controls: Mutex<Vec<Control>>,
 }
 
 impl EventSink for Recorder {
@@ -142,12 +144,21 @@ impl EventSink for Recorder {
     fn interrupted(&self) {
         self.interruptions.fetch_add(1, Ordering::Relaxed);
     }
+
+    fn control(&self, control: Control) {
+        self.controls.lock().push(control);
+    }
 }
 
 impl Recorder {
     /// How often everything may have been missed.
     pub(crate) fn interruptions(&self) -> usize {
         self.interruptions.load(Ordering::Relaxed)
+    }
+
+    /// What an operator has said.
+    pub(crate) fn controls(&self) -> Vec<Control> {
+        self.controls.lock().clone()
     }
 
     /// The payloads of a room, in the order in which they came.

@@ -134,6 +134,11 @@ impl Client {
             .unwrap();
     }
 
+    /// Sends a frame, if the connection is still open.
+    pub(crate) async fn try_send(&mut self, text: String) {
+        let _ = timeout(DEADLINE, self.sink.send(Message::text(text))).await;
+    }
+
     /// Sends a command and waits for its answer, an ack or an error.
     pub(crate) async fn ask(&mut self, kind: &str, room: &str, data: Value) -> ServerFrame {
         let id = self.send(kind, room, data).await;
@@ -189,6 +194,20 @@ impl Client {
                 .unwrap_or_else(|(code, reason)| panic!("closed: {code} {reason}"));
             if wanted(&frame) {
                 return frame;
+            }
+            self.seen.push_back(frame);
+        }
+    }
+
+    /// The first frame for which `wanted` holds, or how the connection was closed.
+    pub(crate) async fn until_or_closed(
+        &mut self,
+        wanted: impl Fn(&ServerFrame) -> bool,
+    ) -> Result<ServerFrame, (u16, String)> {
+        loop {
+            let frame = self.read().await?;
+            if wanted(&frame) {
+                return Ok(frame);
             }
             self.seen.push_back(frame);
         }

@@ -31,6 +31,8 @@ impl Gateway {
             .env_clear()
             .env("LISTEN", "127.0.0.1:0")
             .env("RUST_BACKTRACE", "1")
+            // Tests send as fast as they can; those of this limit set it.
+            .env("MAX_COMMANDS_PER_SECOND", "0")
             .envs(envs.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

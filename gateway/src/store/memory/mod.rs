@@ -5,6 +5,7 @@ mod commands;
 mod pages;
 mod room;
 mod rules;
+mod users;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -26,7 +27,7 @@ use self::{
 };
 use super::{
     Applied, Beat, BoxFuture, Done, EventSink, Head, Op, Readiness, Refusal, Reply, Store, StoreError,
-    StoreLimits,
+    StoreLimits, Users,
 };
 
 /// See the module.
@@ -34,6 +35,7 @@ pub struct MemoryStore {
     limits: StoreLimits,
     sink: Arc<dyn EventSink>,
     rooms: Mutex<Rooms>,
+    users: users::KnownUsers,
     /// Messages of rooms that are being put back.
     restoring: Mutex<HashMap<RoomId, Messages>>,
     /// When the store was made, Unix ms and by the runtime's clock, which tests may pause.
@@ -86,6 +88,7 @@ impl MemoryStore {
             sink,
             rooms: Mutex::default(),
             restoring: Mutex::default(),
+            users: users::KnownUsers::default(),
             made: (unix_ms(), Instant::now()),
         })
     }
@@ -287,6 +290,10 @@ impl Store for MemoryStore {
 
     fn look_after(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async { Ok(()) })
+    }
+
+    fn users(&self) -> &dyn Users {
+        self
     }
 
     fn resign(&self) -> BoxFuture<'_, ()> {

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 
 /// The files, in the order in which they are joined: each uses only what stands before it.
-const FILES: [&str; 16] = [
+const FILES: [&str; 17] = [
     include_str!("lua/base.lua"),
     include_str!("lua/epochs.lua"),
     include_str!("lua/rules.lua"),
@@ -23,6 +23,7 @@ const FILES: [&str; 16] = [
     include_str!("lua/archive.lua"),
     include_str!("lua/room.lua"),
     include_str!("lua/index.lua"),
+    include_str!("lua/user.lua"),
 ];
 
 /// The library.
@@ -31,6 +32,8 @@ pub(super) struct Library {
     pub(super) name: Bytes,
     /// Name of the function for what is known of all rooms and nodes.
     pub(super) index: Bytes,
+    /// Name of the function for what is known of users.
+    pub(super) user: Bytes,
     /// What `FUNCTION LOAD` takes.
     pub(super) code: Bytes,
 }
@@ -42,6 +45,7 @@ pub(super) static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
     let code = format!("#!lua name={name}\n{}", text.replace("@NAME@", &name));
     Library {
         index: format!("{name}_index").into(),
+        user: format!("{name}_user").into(),
         name: name.into(),
         code: code.into(),
     }

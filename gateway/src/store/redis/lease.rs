@@ -71,6 +71,11 @@ impl Lease {
         }
     }
 
+    /// How long it holds from its last renewal.
+    pub(super) fn length(&self) -> Duration {
+        self.length
+    }
+
     pub(super) fn instance(&self) -> Arc<str> {
         self.inner.lock().instance.clone()
     }
@@ -213,6 +218,11 @@ impl Lease {
             index(keys::NODES, &["resign", &instance]),
         ]
     }
+}
+
+/// The instances whose lease holds.
+pub(super) fn live() -> Command {
+    index(keys::NODES, &["live"])
 }
 
 /// Some rooms in which a dead node had members, and the claim on it renewed.

@@ -6,6 +6,7 @@
 //! | [`function`] | the Lua files as one library with a versioned name |
 //! | [`request`], [`reply`], [`picture`] | a batch as arguments, an answer as replies, snapshots and resumes |
 //! | [`heads`] | where rooms stand |
+//! | [`users`] | users over all rooms and nodes |
 //! | [`registry`] | the index of rooms, rebuilt where it is lost |
 //! | [`lease`] | this node's lease and its rooms, dead nodes, and what is due |
 //! | [`client`], [`errors`] | the command connection (fred), and what its errors mean |
@@ -28,6 +29,7 @@ mod registry;
 mod reply;
 mod request;
 mod subscriber;
+mod users;
 mod wire;
 
 use std::{
@@ -37,6 +39,7 @@ use std::{
 
 use bytes::Bytes;
 use fred::types::Value;
+use parking_lot::Mutex;
 use roomgate_shared::{
     ids::{NodeId, RoomId},
     keys,
@@ -56,9 +59,11 @@ pub use self::{
     boot::BootError,
     config::{ConfigError, RedisConfig, Secret},
 };
-use super::{Applied, Beat, BoxFuture, EventSink, Head, Op, Readiness, Store, StoreError};
+use super::{Applied, Beat, BoxFuture, EventSink, Head, Op, Readiness, Store, StoreError, Users};
 use crate::random;
 
+/// How long it is taken as known which gateways live.
+const LIVE: Duration = Duration::from_secs(2);
 /// How often an unreachable Redis is reported while starting.
 const REPORT: Duration = Duration::from_secs(5);
 
@@ -76,6 +81,8 @@ pub struct RedisStore {
     half_life: u64,
     sink: Arc<dyn EventSink>,
     commands: Arc<CommandClient>,
+    /// Instances that live, and when that was looked up.
+    live: Mutex<Option<(Instant, Arc<[String]>)>>,
     subscriber: OnceLock<Subscriber>,
     /// What was found at the start.
     server: OnceLock<String>,
@@ -100,6 +107,7 @@ impl RedisStore {
             endpoint,
             sink,
             commands,
+            live: Mutex::new(None),
             subscriber: OnceLock::new(),
             server: OnceLock::new(),
         }))
@@ -266,6 +274,20 @@ impl RedisStore {
         }
     }
 
+    /// Instances that live, as far as the store knows; looked up again once a while.
+    async fn live_instances(&self) -> Result<Arc<[String]>, StoreError> {
+        if let Some((at, live)) = self.live.lock().clone()
+            && at.elapsed() < LIVE
+        {
+            return Ok(live);
+        }
+        let answer = self.commands.ask(lease::live()).await?;
+        let texts = reply::texts(answer).unwrap_or_default();
+        let live: Arc<[String]> = texts.iter().filter_map(reply::owned).collect();
+        *self.live.lock() = Some((Instant::now(), live.clone()));
+        Ok(live)
+    }
+
     /// Writes to an index, behind the call that it belongs to.
     fn behind(&self, command: &'static str, args: &[&str]) {
         let args = args
@@ -390,6 +412,10 @@ impl Store for RedisStore {
             }
             Ok(())
         })
+    }
+
+    fn users(&self) -> &dyn Users {
+        self
     }
 
     fn resign(&self) -> BoxFuture<'_, ()> {

@@ -24,6 +24,7 @@ KEYS[1] and ARGV:
                           has held its own lease until now, dead instances are handed out, each for `claim`
     mourn, instance, ms   the caller goes on taking it out: the claim is for so many ms more
     forget, instance      nothing stands under it any more; unless something has entered since the last `mourn`
+    live                  the instances whose lease holds
     resign, instance      its lease is over; whatever stands under it is taken out by whoever looks next ]]
 
 -- Most dead nodes handed out at once.
@@ -97,6 +98,13 @@ local INDEX = {
         call('ZADD', key, over, '!' .. instance)
         out[#out + 1] = instance
       end
+    end
+    return out
+  end,
+  live = function(key, now)
+    local out = {}
+    for _, name in ipairs(call('ZRANGEBYSCORE', key, '(' .. format('%d', now), '+inf')) do
+      if sub(name, 1, 1) ~= '!' then out[#out + 1] = name end
     end
     return out
   end,

@@ -23,7 +23,10 @@ use super::{
     Request, SILENCE, Setup, TRIAL,
     rooms::{Confirmed, Rooms},
 };
-use crate::store::redis::wire::{Pipe, Wire, push_command};
+use crate::store::{
+    Control,
+    redis::wire::{Pipe, Wire, push_command},
+};
 
 /// Pause before a payload that Redis did not take is published again.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -83,7 +86,8 @@ impl<'a> Link<'a> {
     ) -> Self {
         let mut output = Vec::new();
         rooms.own(&setup.channel);
-        push_command(&mut output, &["SUBSCRIBE", &setup.channel]);
+        rooms.own(keys::CONTROL);
+        push_command(&mut output, &["SUBSCRIBE", &setup.channel, keys::CONTROL]);
         for channels in rooms.resubscribe().chunks(CHANNELS) {
             push_channels(&mut output, "SUBSCRIBE", channels);
         }
@@ -266,6 +270,13 @@ impl<'a> Link<'a> {
         };
         if let Some(room) = keys::room_of_channel(channel) {
             self.setup.sink.payload(room, payload);
+        } else if channel == keys::CONTROL {
+            match Control::read(&payload) {
+                Some(control) => self.setup.sink.control(control),
+                None => {
+                    tracing::error!("what was said to all gateways is nothing that one of this version says")
+                }
+            }
         } else if channel == self.setup.channel
             && let Some(trial) = &mut self.trial
             && trial.token == payload

@@ -1,0 +1,9 @@
+//! Limits of a connection and of a user. What a room demands is asked in the room's own step, by the store.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`bucket`] | a token bucket, the time handed in |
+//! | [`budget`] | a user's budget over all rooms and nodes, a few tokens of which are here |
+
+pub mod bucket;
+pub mod budget;

@@ -1,0 +1,84 @@
+--[[ What concerns one user or one address over all rooms and nodes: one key a call, with Redis's clock.
+
+KEYS[1] and ARGV:
+  user:{id}:rates           hash  lane -> tokens and ms
+    spend, lane, want, per second, burst   answer: { granted, ms until the next token if none }
+  user:{id}:connections,
+  ip:{address}:connections  hash  a node's instance -> its connections and the ms of the last change
+    enter, instance, most, ms, instance …  one more, unless there are `most`; entries of instances that are not among those
+                                           named, and have not changed for so many ms, are of nodes that are gone. Answer: 1 or 0
+    exit, instance                         one less
+  user:{id}:revoked         string  ms: tokens made before are revoked
+    revoke, ms                             now, and for so many ms. Answer: now
+  user:{id}:blocked         string  ms at which it ends, or -
+    block, ms                              for so many ms, or for ever if empty. Answer: now ]]
+
+-- How long what is counted of a user is kept without a change.
+local KEPT = 7 * 24 * 3600 * 1000
+
+local function counted(text)
+  local count, at = match(text or '', '^(%d+) (%d+)$')
+  return tonumber(count) or 0, tonumber(at) or 0
+end
+
+local USER = {
+  spend = function(key, now, argv)
+    local lane, want, per, burst = argv[2], tonumber(argv[3]), tonumber(argv[4]), tonumber(argv[5])
+    local tokens, at = match(call('HGET', key, lane) or '', '^(%S+) (%d+)$')
+    tokens, at = tonumber(tokens) or burst, tonumber(at) or now
+    tokens = min(burst, tokens + max(0, now - at) * per / 1000)
+    local granted = min(want, floor(tokens))
+    call('HSET', key, lane, format('%.3f %d', tokens - granted, now))
+    -- A bucket that is full again need not be known.
+    call('PEXPIRE', key, format('%d', math.ceil(burst / per * 1000) + 1000))
+    return { granted, granted > 0 and 0 or math.ceil((1 - tokens) * 1000 / per) }
+  end,
+  enter = function(key, now, argv)
+    local me, most, patience, live, all = argv[2], tonumber(argv[3]), tonumber(argv[4]), { [argv[2]] = true }, 0
+    for k = 5, #argv do live[argv[k]] = true end
+    local own = 0
+    local stored = call('HGETALL', key)
+    for k = 1, #stored, 2 do
+      local count, at = counted(stored[k + 1])
+      if not live[stored[k]] and now - at > patience then
+        call('HDEL', key, stored[k])
+      else
+        all = all + count
+        if stored[k] == me then own = count end
+      end
+    end
+    if all >= most then return 0 end
+    call('HSET', key, me, format('%d %d', own + 1, now))
+    call('PEXPIRE', key, format('%d', KEPT))
+    return 1
+  end,
+  exit = function(key, now, argv)
+    local count = counted(call('HGET', key, argv[2])) - 1
+    if count > 0 then
+      call('HSET', key, argv[2], format('%d %d', count, now))
+    else
+      call('HDEL', key, argv[2])
+    end
+    return 0
+  end,
+  revoke = function(key, now, argv)
+    call('SET', key, format('%d', now), 'PX', argv[2])
+    return now
+  end,
+  block = function(key, now, argv)
+    if argv[2] == '' then
+      call('SET', key, '-')
+    else
+      call('SET', key, format('%d', now + argv[2]), 'PX', argv[2])
+    end
+    return now
+  end,
+}
+
+local function one_user(keys, argv)
+  if not call then bind() end
+  local time = redis.call('TIME')
+  return USER[argv[1]](keys[1], time[1] * 1000 + floor(time[2] / 1000), argv)
+end
+
+redis.register_function('@NAME@_user', one_user)

@@ -1,0 +1,118 @@
+//! Users over all rooms and nodes.
+
+use std::time::Duration;
+
+use roomgate::store::{Control, Holder, OperatorCommand, Standing, StoreLimits};
+use roomgate_shared::protocol::{Lane, config::Rate};
+
+use super::harness::*;
+
+/// Three nodes, or the one there is.
+async fn nodes<B: Backend>() -> Apart<B> {
+    apart::<B>(StoreLimits::default()).await
+}
+
+pub(crate) async fn a_budget_is_one_over_all_nodes<B: Backend>() {
+    let nodes = nodes::<B>().await;
+    let rate = Rate {
+        per_second: 10.0,
+        burst: 12.0,
+    };
+    let ada = user("{ada} \"é\"");
+    let spend = async |node: usize, want: u64| {
+        let users = nodes.node(node).store.users();
+        users.spend(&ada, Lane::Messages, want, rate).await.unwrap()
+    };
+    let began = nodes.node(0).store.now_ms();
+    let mut granted = 0;
+    for node in 0..6 {
+        granted += spend(node, 4).await.granted;
+    }
+    let refused = spend(1, 100).await;
+    assert!(granted + refused.granted >= 12);
+    // Another lane and another user have their own.
+    let users = nodes.node(0).store.users();
+    assert_eq!(users.spend(&ada, Lane::State, 4, rate).await.unwrap().granted, 4);
+    assert_eq!(
+        users
+            .spend(&user("bob"), Lane::Messages, 4, rate)
+            .await
+            .unwrap()
+            .granted,
+        4
+    );
+    let mut all = granted + refused.granted;
+    for round in 0..20 {
+        let spent = spend(round, 3).await;
+        all += spent.granted;
+        if spent.granted == 0 {
+            assert!((1..=100).contains(&spent.retry_ms), "{spent:?}");
+            tokio::time::sleep(Duration::from_millis(spent.retry_ms)).await;
+        }
+    }
+    let seconds = (nodes.node(0).store.now_ms() - began + 50) as f64 / 1e3;
+    assert!(all as f64 <= 12.0 + 10.0 * seconds, "{all} in {seconds} s");
+    assert!(
+        all as f64 >= 12.0 + 10.0 * (seconds - 0.5),
+        "{all} in {seconds} s"
+    );
+}
+
+pub(crate) async fn connections_are_counted_over_all_nodes<B: Backend>() {
+    let nodes = nodes::<B>().await;
+    for holder in [Holder::User(user("a{d}a")), Holder::Address("2001:db8::".into())] {
+        let mut entered = Vec::new();
+        for node in 0..5 {
+            entered.push(nodes.node(node).store.users().enter(&holder, 3).await.unwrap());
+        }
+        assert_eq!(entered, [true, true, true, false, false]);
+        nodes.node(1).store.users().exit(&holder);
+        // What is told without an answer may take a moment.
+        eventually("one has gone", async || {
+            nodes.node(2).store.users().enter(&holder, 3).await.unwrap()
+        })
+        .await;
+        assert!(!nodes.node(0).store.users().enter(&holder, 3).await.unwrap());
+        assert!(nodes.node(0).store.users().enter(&holder, 4).await.unwrap());
+    }
+    let other = Holder::User(user("bob"));
+    assert!(nodes.node(0).store.users().enter(&other, 1).await.unwrap());
+}
+
+pub(crate) async fn what_an_operator_says_holds_and_is_told<B: Backend>() {
+    let nodes = nodes::<B>().await;
+    let (here, there) = (nodes.node(0), nodes.node(2));
+    let ada = user("{ada} é");
+    let standing = async |token: Option<&str>| there.store.users().standing(&ada, token).await.unwrap();
+    let say = async |what, lasting| here.store.users().command(what, lasting).await.unwrap();
+    assert_eq!(standing(Some("t1")).await, Standing::default());
+    let before = here.store.now_ms();
+    say(OperatorCommand::Revoke(ada.clone()), None).await;
+    let revoked = standing(Some("t1")).await;
+    assert!(revoked.revoked_before + 2_000 > before && !revoked.token_is_revoked);
+    say(OperatorCommand::RevokeToken("t 1".into()), None).await;
+    assert!(standing(Some("t 1")).await.token_is_revoked);
+    assert!(!standing(Some("t 2")).await.token_is_revoked);
+    say(OperatorCommand::Block(ada.clone()), None).await;
+    assert!(standing(None).await.is_blocked);
+    say(OperatorCommand::Unblock(ada.clone()), None).await;
+    assert!(!standing(None).await.is_blocked);
+    say(
+        OperatorCommand::Block(ada.clone()),
+        Some(Duration::from_millis(300)),
+    )
+    .await;
+    assert!(standing(None).await.is_blocked);
+    eventually("the block ends", async || !standing(None).await.is_blocked).await;
+    say(OperatorCommand::Disconnect(ada.clone()), None).await;
+    for node in [here, there] {
+        eventually("all nodes are told", async || node.heard.controls().len() == 5).await;
+        let controls = node.heard.controls();
+        assert!(
+            matches!(&controls[0], Control::Revoked { user, before } if *user == ada && *before == revoked.revoked_before)
+        );
+        assert_eq!(controls[1], Control::TokenRevoked("t 1".into()));
+        assert_eq!(controls[2], Control::Blocked(ada.clone()));
+        assert_eq!(controls[4], Control::Disconnect(ada.clone()));
+    }
+}
