@@ -206,7 +206,7 @@ test('a close code that says stop is obeyed and explained', async () => {
   const line = {};
   const ada = await member(context, { room, name: 'Ada', prepare: tap(line) });
   await line.cut(4003);
-  await textIs(ada, '#start-out', 'Disconnected: the operator blocked this user.');
+  await textIs(ada, '#start-out-text', 'Disconnected: the operator blocked this user.');
   assert.equal(line.connections, 1);
 });
 
