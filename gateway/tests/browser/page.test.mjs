@@ -71,7 +71,7 @@ test('chat goes both ways, in the same order for both', async () => {
   for (const [page, text] of [[ada, 'one'], [bea, 'two'], [ada, 'three\nlines\nhere'], [bea, 'four']]) {
     if (text.includes('\n')) {
       await page.fill('#chat-input', text);
-      await page.click('#chat-form button');
+      await page.click('#chat-send');
     } else {
       await say(page, text);
     }
