@@ -69,6 +69,7 @@ async fn run(files: &'static [&'static str], envs: &[(&str, &str)]) {
                 .current_dir(&folder)
                 .env("ROOMGATE_URLS", &urls)
                 .env("ROOMGATE_PIDS", &pids)
+                .env("ROOMGATE_SECRET", support::tokens::SECRET)
                 .env("CHROMIUM", &chromium)
                 .status();
             run.unwrap().success()
@@ -79,7 +80,13 @@ async fn run(files: &'static [&'static str], envs: &[(&str, &str)]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_works_in_a_browser() {
-    run(&["page.test.mjs", "map.test.mjs"], &[]).await;
+    run(&["page.test.mjs", "map.test.mjs", "messages.test.mjs"], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_shows_what_moderators_do() {
+    let tokens = [("AUTH_MODE", "jwt"), ("JWT_SECRET", support::tokens::SECRET)];
+    run(&["moderation.test.mjs"], &tokens).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,22 +1,33 @@
 // The page: the form, one session, and the views that show it.
 
 import { createChat } from './chat.js';
+import { asksForToken } from './closing.js';
 import { colourOf, isColour } from './colours.js';
 import { createConnection } from './connection.js';
-import { byId } from './dom.js';
+import { byId, setText } from './dom.js';
 import { createForm } from './form.js';
 import { roomLink, socketUrl, tab, userId } from './identity.js';
+import { createManage } from './manage.js';
 import { createMap } from './map.js';
 import { createMembers } from './members.js';
+import { closeMenu } from './menu.js';
 import { showError, showNote } from './notices.js';
+import { createRenewal } from './renewal.js';
 import { Session } from './session.js';
 import { createShared } from './shared.js';
 import { createTimeline } from './timeline.js';
+import { claimsOf } from './token.js';
 
 let session = null;
 
 const actions = {
-  say: (body, id) => session?.say(body, id),
+  say: (body, options) => session?.say(body, options),
+  rewrite: (message, body) => session?.rewrite(message, body),
+  remove: (message) => session?.remove(message),
+  moderate: (verb, user, durationMs) => session?.moderate(verb, user, durationMs),
+  configure: (settings) => session?.configure(settings),
+  complete: () => session?.complete(),
+  renew: (token) => session?.renew(token),
   discard: (id) => session?.discard(id),
   loadOlder: () => session?.loadOlder(),
   count: (by) => session?.count(by),
@@ -37,6 +48,8 @@ const views = {
   map: createMap(actions),
   chat: createChat(actions),
   state: createShared(actions),
+  manage: createManage(actions),
+  token: createRenewal(actions, (token) => form.keepToken(token)),
   timeline,
 };
 
@@ -54,13 +67,22 @@ function changed(part) {
 function draw() {
   const parts = [...dirty];
   dirty.clear();
-  if (session) for (const part of parts) views[part].render(session);
+  if (!session) return;
+  nameRoom(session);
+  for (const part of parts) views[part].render(session);
 }
 
-function join({ name, room }) {
-  const user = userId();
+function nameRoom({ roomId, room }) {
+  const name = room.config.name || roomId;
+  document.title = `${name} – Roomgate`;
+  setText(byId('room-name'), name);
+  byId('room-name').title = roomId;
+}
+
+function join({ name, room, token }) {
+  const user = claimsOf(token)?.sub ?? userId();
   const kept = tab.get('colour');
-  const current = new Session({ url: socketUrl(user, name), user, roomId: room, colour: isColour(kept) ? kept : colourOf(user) }, {
+  const current = new Session({ url: socketUrl(user, name), user, roomId: room, colour: isColour(kept) ? kept : colourOf(user), token }, {
     changed: (part) => session === current && changed(part),
     moved(ids) {
       if (session !== current) return;
@@ -80,8 +102,7 @@ function join({ name, room }) {
   tab.set('room', room);
   // The address is the link for others; the tab itself remembers the name.
   history.replaceState(null, '', roomLink(room));
-  document.title = `${room} – Roomgate`;
-  byId('room-name').textContent = room;
+  nameRoom(current);
   form.say('');
   views.chat.clear();
   views.map.clear();
@@ -95,7 +116,9 @@ function join({ name, room }) {
   else byId('room-name').focus();
 }
 
+/** `why`: `{ text, again?, code? }`, see `Session`. */
 function end(why) {
+  closeMenu({ refocus: false });
   const ended = session;
   session = null;
   ended?.leave();
@@ -104,8 +127,9 @@ function end(why) {
   document.documentElement.style.removeProperty('--room-colour');
   byId('room').hidden = true;
   byId('start').hidden = false;
-  form.say(why);
   form.focus();
+  form.say(why.text, why.again);
+  if (asksForToken(why.code)) form.askForToken();
 }
 
 async function share() {
@@ -120,11 +144,11 @@ async function share() {
 }
 
 byId('share').addEventListener('click', share);
-byId('leave').addEventListener('click', () => end(''));
+byId('leave').addEventListener('click', () => end({ text: '' }));
 addEventListener('keydown', (event) => {
   // In a colour field Esc closes the browser's own chooser.
   if (event.key !== 'Escape' || event.isComposing || event.target.type === 'color') return;
-  if (session) end('');
+  if (session) end({ text: '' });
 });
 
 // `?room=…&name=…` joins at once; so does the reload of a tab that was in that room. Otherwise the form asks.

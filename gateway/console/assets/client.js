@@ -19,9 +19,11 @@ const NO_PONG = 4201;
 
 /** A refused or unanswered command. `code` is the server's, or `no_answer`, `disconnected`, `stopped`, `queue_full`. */
 export class CommandError extends Error {
-  constructor({ code = 'internal', message = '', retryable = false, retryAfterMs } = {}) {
-    super(message);
-    Object.assign(this, { code, retryable, retryAfterMs });
+  constructor({ code = 'internal', message = '', retryable = false, retryAfterMs, until } = {}) {
+    // In a conflict over a message this is that message as it is now.
+    const current = typeof message === 'object' ? message : undefined;
+    super(current ? '' : message);
+    Object.assign(this, { code, retryable, retryAfterMs, until, current });
   }
 }
 
@@ -34,6 +36,7 @@ export function randomId(prefix) {
 
 export class Client {
   #url;
+  #protocols;
   #on;
   #socket = null;
   #ready = false;
@@ -45,13 +48,18 @@ export class Client {
   #phase = { name: 'closed' };
   #online = () => this.retryNow();
 
-  /** `on`: `{ onWelcome(data), onFrame(frame), onPhase(phase), onRoundTrip(ms) }`. */
-  constructor(url, on) {
+  /**
+   * `on`: `{ onWelcome(data), onFrame(frame), onPhase(phase), onRoundTrip(ms), onHeld?(id, error, until) }`; the last
+   * when a command was refused and goes out again by itself. `protocols()` is asked at each connect; where it has
+   * nothing to offer any more it gives the close code that says so.
+   */
+  constructor(url, on, protocols = () => ['roomgate.v1']) {
     this.#url = url;
+    this.#protocols = protocols;
     this.#on = on;
   }
 
-  /** `{ name: 'connecting' | 'open' | 'waiting' | 'stopped' | 'closed', until?, why? }` */
+  /** `{ name: 'connecting' | 'open' | 'waiting' | 'stopped' | 'closed', until?, why?, code? }` */
   get phase() {
     return this.#phase;
   }
@@ -113,7 +121,10 @@ export class Client {
   }
 
   /** Whether a refused command goes out again by itself: what is written meanwhile waits behind it. */
-  #retries(id, { retryable, retryAfterMs = RETRY_MS }) {
+  #retries(id, error) {
+    const { code, retryable, retryAfterMs = RETRY_MS } = error;
+    // Slow mode concerns one kind of command: the others need not wait for it.
+    if (code === 'cooldown') return false;
     const entry = this.#pending.get(id);
     // Half as long again at most, so that many do not come at once.
     const wait = retryAfterMs * (1 + Math.random() / 2);
@@ -121,6 +132,7 @@ export class Client {
     entry.sent = false;
     this.#expireIn(entry, entry.deadline - Date.now());
     if (this.#ready && !this.#holding) this.#holding = setTimeout(() => this.ready(), wait);
+    this.#on.onHeld?.(id, error, Date.now() + wait);
     return true;
   }
 
@@ -136,7 +148,9 @@ export class Client {
 
   #connect() {
     clearTimeout(this.#timer);
-    const socket = new WebSocket(this.#url, 'roomgate.v1');
+    const offered = this.#protocols();
+    if (typeof offered === 'number') return this.#lost(offered, '');
+    const socket = new WebSocket(this.#url, offered);
     this.#socket = socket;
     // A socket that was given up may still speak; only the present one is heard.
     socket.onmessage = ({ data }) => this.#socket === socket && this.#receive(data);
@@ -196,7 +210,7 @@ export class Client {
     this.#welcomedAt = 0;
 
     const { stop, delayMs, why } = afterClose(code, reason, this.#attempts++);
-    if (stop) return this.#end({ name: 'stopped', why: reason ? `${why} (${reason})` : why });
+    if (stop) return this.#end({ name: 'stopped', code, why: reason ? `${why} (${reason})` : why });
 
     const gone = { code: 'disconnected', message: `The connection was lost: ${why}.`, retryable: true };
     for (const [id, entry] of this.#pending) {

@@ -26,6 +26,9 @@ const WHY = {
   4201: 'no sign of life',
 };
 
+/** Whether the token that was used is of no use any more. */
+export const asksForToken = (code) => code === 4002 || (code >= 4100 && code <= 4199);
+
 /** Full jitter: anywhere up to a ceiling that doubles, so that clients lost together do not return together. */
 export function backoff(attempt, random = Math.random) {
   const ceiling = Math.min(LONGEST_MS, SHORTEST_MS * 2 ** Math.min(attempt, 20));
@@ -45,7 +48,7 @@ export function afterClose(code, reason, attempt, random = Math.random) {
   if (code === 1012 && /^\d{1,9}$/.test(reason)) return wait(Math.min(Number(reason), LONGEST_DRAIN_MS));
   if (code === 1013) return wait(OVERLOADED_MS + backoff(attempt + 4, random));
   if (code >= 4000 && code <= 4099) return stop;
-  // A new token comes first here; this page is anonymous and has none to fetch.
+  // A new token comes first here, and only the user has one: the form asks for it.
   if (code >= 4100 && code <= 4199) return stop;
   // At once, but only the first time: a gateway that closes again and again must not be hammered.
   if (code >= 4200 && code <= 4299 && attempt === 0) return wait(0);

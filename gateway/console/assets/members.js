@@ -1,7 +1,11 @@
 // The members of the room: who they are, whether they are here, and which node serves them.
 
 import { colourOf, isColour, paintMark } from './colours.js';
+import { untilText } from './countdown.js';
 import { byId, el, setText, timeText } from './dom.js';
+import { focusMenu, menuButton } from './menu.js';
+
+const TIMES = [['5 minutes', 300_000], ['1 hour', 3_600_000], ['1 day', 86_400_000]];
 
 /** Oneself first, then those who are here, then the ghosts, each by name. */
 function sorted(users, own) {
@@ -20,12 +24,39 @@ function details(user) {
   return parts.join(', ');
 }
 
-function memberRow(user, own) {
+/** What a moderator may do with a member: each asks for how long, which is also the last word before it is done. */
+function menuOf(user, mute, actions) {
+  const name = user.name || user.id;
+  const choose = (verb, title, endless) => ({
+    title,
+    items: [
+      ...TIMES.map(([label, ms]) => ({ label: `For ${label}`, danger: true, act: () => actions.moderate(verb, user.id, ms) })),
+      { label: endless, danger: true, act: () => actions.moderate(verb, user.id) },
+      { label: 'Cancel' },
+    ],
+  });
+  const muting = mute
+    ? { label: 'Unmute', act: () => actions.moderate('unmute', user.id) }
+    : { label: 'Mute …', ...choose('mute', `Mute ${name}?`, 'Without an end') };
+  return {
+    items: [
+      muting,
+      { label: 'Kick …', ...choose('kick', `Put ${name} out of the room?`, 'May come back at once') },
+      { label: 'Ban …', danger: true, ...choose('ban', `Ban ${name}?`, 'Without an end') },
+    ],
+  };
+}
+
+function memberRow(user, own, { mute, moderates, actions }) {
   const mark = el('span', { className: 'mark', ariaHidden: 'true' });
   paintMark(mark, user);
   const name = el('span', { className: 'name' }, user.name || user.id);
   if (user.id === own) name.append(' ', el('span', { className: 'you' }, 'you'));
-  const row = el('li', { title: user.id }, mark, el('span', { className: 'who' }, name, el('span', { className: 'muted' }, details(user))));
+  if (mute) name.append(' ', el('span', { className: 'silenced', title: mute.reason ?? '' }, `muted${untilText(mute.until)}`));
+  const who = el('span', { className: 'who' }, name, el('span', { className: 'muted' }, details(user)));
+  const label = `Moderate ${user.name || user.id}`;
+  const menu = moderates && user.id !== own ? menuButton(`member ${user.id}`, label, () => menuOf(user, mute, actions)) : null;
+  const row = el('li', { title: user.id }, mark, who, menu);
   row.classList.toggle('away', user.status === 'away');
   row.dataset.user = user.id;
   return row;
@@ -50,7 +81,11 @@ export function createMembers(actions) {
       const { room, user } = session;
       setText(byId('room-people'), countText(session));
       byId('members-counted').hidden = !room.counted;
-      list.replaceChildren(...sorted(room.users.values(), user).map((member) => memberRow(member, user)));
+      const focused = list.contains(document.activeElement) ? document.activeElement.dataset.menu : undefined;
+      const moderates = session.may('moderate');
+      const rows = sorted(room.users.values(), user);
+      list.replaceChildren(...rows.map((member) => memberRow(member, user, { mute: session.muteOf(member.id), moderates, actions })));
+      if (focused) focusMenu(focused);
 
       const chosen = room.users.get(user)?.presence?.colour ?? session.colour;
       const shown = isColour(chosen) ? chosen : colourOf(user);

@@ -6,6 +6,11 @@ const SHOWN_MS = 10_000;
 const MOST = 3;
 
 const WORDS = {
+  kicked: 'You were put out of this room.',
+  banned: 'You are banned from this room.',
+  room_closed: 'This room is completed.',
+  not_found: 'It is not there any more.',
+  unauthenticated: 'This token is not accepted.',
   rate_limited: 'Too fast. Slow down a little.',
   cooldown: 'Slow mode is on in this room.',
   muted: 'You are muted in this room.',
@@ -21,11 +26,14 @@ const WORDS = {
   disconnected: 'Not connected.',
 };
 
+/** What a code means, in a sentence for people; the server's own words where the code is not known. */
+export const words = ({ code = 'error', message = '' } = {}) => WORDS[code] ?? (message || 'The gateway refused this.');
+
 /** A sentence for people; the code stays readable beside it. An unknown code has the server's own words. */
 export function explain({ code = 'error', message = '', retryAfterMs } = {}) {
-  const said = WORDS[code] ?? message ?? '';
+  const said = words({ code, message });
   const again = Number.isFinite(retryAfterMs) ? ` Try again in ${(retryAfterMs / 1000).toFixed(1)} s.` : '';
-  return { text: `${said || 'The gateway refused this.'}${again}`, detail: message && message !== said ? message : '', code };
+  return { text: `${said}${again}`, detail: message && message !== said ? message : '', code };
 }
 
 export function showError(error) {

@@ -14,6 +14,9 @@ export class Room {
   members = 0;
   counted = false;
   status = '';
+  config = {};
+  /** Who may not write, as far as was told: by user id `{ until?, reason? }`, `until` in the gateway's Unix ms. */
+  muted = new Map();
   messages = new Map();
   older = false;
   places = new Places();
@@ -28,6 +31,9 @@ export class Room {
     this.version = picture.version ?? 0;
     this.state = { ...picture.state };
     this.status = picture.room?.status ?? '';
+    this.config = picture.room?.config ?? {};
+    // A picture does not say; whoever is muted hears it with the next refusal.
+    this.muted = new Map();
     this.#replaceUsers(picture.users ?? []);
     if (picture.you) this.#know(picture.you);
     this.members = picture.members ?? this.users.size;
@@ -74,6 +80,13 @@ export class Room {
         this.state = { ...this.state, ...data.set };
         for (const field of data.remove ?? []) delete this.state[field];
         return undefined;
+      case 'room.configured':
+        this.config = data.config ?? this.config;
+        return undefined;
+      case 'user.muted':
+        return void this.muted.set(data.user, { until: data.until, reason: data.reason });
+      case 'user.unmuted':
+        return void this.muted.delete(data.user);
       case 'room.status':
         this.status = data.status ?? this.status;
         return undefined;

@@ -1,12 +1,17 @@
 // One stay in one room: joins, joins again after every loss, and turns what the user does into commands.
 
 import { Client, randomId } from './client.js';
+import { outText } from './ended.js';
 import { Pace } from './pace.js';
 import { placeFrom, samePlace } from './places.js';
 import { Room } from './room.js';
+import { claimsOf, isOver, permissions, subprotocols } from './token.js';
 
 // Error frames without an id that put the user out of the room.
 const OUT = new Set(['kicked', 'banned', 'room_closed']);
+// A timer's longest, some 24 days.
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+const EXPIRED = 4100;
 const REJOIN_MS = 1_000;
 // The gateway passes moves on as often as this: more would only be overtaken.
 const MOVE_MS = 50;
@@ -15,7 +20,7 @@ const REFUSED_MS = 2_000;
 
 export class Session {
   room = new Room();
-  /** Messages on their way, by command id: `{ id, body, ts, seq?, error? }`. */
+  /** Messages on their way, by command id: `{ id, body, kind?, ts, seq?, error?, held?, resendsAt? }`. */
   outgoing = new Map();
   welcome = null;
   roundTrip = null;
@@ -23,6 +28,17 @@ export class Session {
   redis = 'ok';
   /** Where this window has put its user on the map; `null` as long as it has not. */
   place = null;
+  token;
+  /** When the token ends, once the gateway has warned of it. */
+  tokenEnds = null;
+  /** Why the last join was refused, while it is tried again. */
+  joinError = null;
+  /** How far the gateway's clock is ahead of this one, ms. */
+  #ahead = 0;
+  #granted;
+  #unmute = 0;
+  /** The event before the frame that puts the user out says until when, and why. */
+  #ban = {};
 
   #client;
   #tell;
@@ -32,11 +48,13 @@ export class Session {
   #cursor;
 
   /**
-   * `tell`: `changed(part)` with part `all`, `connection`, `members`, `map`, `chat` or `state`; `moved(ids)`;
-   * `event(frame)` for the timeline; `refused(error)`; `out(why)` when the stay is over.
+   * `tell`: `changed(part)` with part `all`, `connection`, `members`, `map`, `chat`, `state`, `token` or `manage`;
+   * `moved(ids)`; `event(frame)` for the timeline; `refused(error)`; `out({ text, again?, code? })` when the stay is
+   * over, with the label of what leads back in.
    */
-  constructor({ url, user, roomId, colour }, tell) {
-    Object.assign(this, { user, roomId, colour });
+  constructor({ url, user, roomId, colour, token = '' }, tell) {
+    Object.assign(this, { user, roomId, colour, token });
+    this.#granted = permissions('', roomId);
     this.#tell = tell;
     this.#client = new Client(url, {
       onWelcome: (data) => this.#welcomed(data),
@@ -46,7 +64,25 @@ export class Session {
         this.roundTrip = ms;
         tell.changed('connection');
       },
-    });
+      onHeld: (id, error, until) => this.#held(id, { held: error, resendsAt: until }),
+    }, () => (this.token && isOver(this.token) ? EXPIRED : subprotocols(this.token)));
+  }
+
+  /** Whether the user has this permission here, as far as can be told; the gateway decides. */
+  may(permission) {
+    return this.#granted.has(permission);
+  }
+
+  /** That the user may not write: `{ until?, reason? }`, `until` by this machine's clock. */
+  get muted() {
+    return this.muteOf(this.user);
+  }
+
+  muteOf(user) {
+    const mute = this.room.muted.get(user);
+    if (!mute) return null;
+    const until = Number.isFinite(mute.until) ? mute.until - this.#ahead : undefined;
+    return until <= Date.now() ? null : { ...mute, until };
   }
 
   get phase() {
@@ -59,6 +95,8 @@ export class Session {
 
   leave() {
     clearTimeout(this.#rejoin);
+    clearTimeout(this.#unmute);
+    for (const entry of this.outgoing.values()) clearTimeout(entry.timer);
     this.#moves.drop();
     this.#client.close();
   }
@@ -70,24 +108,89 @@ export class Session {
   // What the user does.
 
   /** Sends a message. Give the `id` of one that failed to send that one again: it cannot arrive twice. */
-  async say(body, id = randomId('k')) {
-    const entry = { id, body, ts: Date.now() };
+  async say(body, { id = randomId('k'), kind } = {}) {
+    clearTimeout(this.outgoing.get(id)?.timer);
+    const entry = { id, body, kind, ts: Date.now() };
     this.outgoing.set(id, entry);
     this.#tell.changed('chat');
     try {
-      const { message } = await this.#command('message.send', { body }, { durable: true, id });
+      const { message } = await this.#command('message.send', { body, kind }, { durable: true, id });
       // The event brings the message; until it does, the entry stays, so that nothing flickers.
       entry.seq = message?.seq ?? 0;
+      entry.resendsAt = undefined;
       this.#dropArrived();
     } catch (error) {
       entry.error = error;
+      entry.resendsAt = undefined;
+      if (error.code === 'muted') this.#silence(error);
+      if (error.code === 'cooldown') this.#resend(entry, error.retryAfterMs ?? REJOIN_MS);
     }
     this.#tell.changed('chat');
   }
 
+  /** In slow mode a message waits for its time by itself. */
+  #resend(entry, ms) {
+    if (!this.outgoing.has(entry.id) || ms > LONGEST_TIMER_MS) return;
+    entry.resendsAt = Date.now() + ms;
+    entry.timer = setTimeout(() => this.say(entry.body, entry), ms);
+  }
+
+  #held(id, told) {
+    const entry = this.outgoing.get(id);
+    if (entry) Object.assign(entry, told);
+    this.#tell.changed('chat');
+  }
+
   discard(id) {
+    clearTimeout(this.outgoing.get(id)?.timer);
     this.outgoing.delete(id);
     this.#tell.changed('chat');
+  }
+
+  /** Gives a message another body, unless it is another by now. Gives the error, if there was one. */
+  async rewrite({ id, version }, body) {
+    try {
+      const { message } = await this.#command('message.edit', { messageId: id, body, ifVersion: version }, { durable: true });
+      if (message) this.room.addMessages([message]);
+      return null;
+    } catch (error) {
+      if (error.current) this.room.addMessages([error.current]);
+      if (error.code === 'muted') this.#silence(error);
+      return error;
+    } finally {
+      this.#tell.changed('chat');
+    }
+  }
+
+  remove({ id }) {
+    return this.#try('message.delete', { messageId: id });
+  }
+
+  /** `verb` is kick, mute, unmute or ban. */
+  moderate(verb, user, durationMs) {
+    return this.#try(`user.${verb}`, { user, durationMs });
+  }
+
+  configure(settings) {
+    return this.#try('room.configure', settings);
+  }
+
+  complete() {
+    return this.#try('room.status', { status: 'completed' });
+  }
+
+  /** Puts another token in the place of the one that ends. Gives the error, if there was one. */
+  async renew(token) {
+    try {
+      await this.#client.command('auth', { data: { token } });
+    } catch (error) {
+      return error;
+    }
+    this.token = token;
+    this.tokenEnds = null;
+    this.#grant();
+    this.#tell.changed('all');
+    return null;
   }
 
   count(by) {
@@ -105,6 +208,7 @@ export class Session {
 
   /** Goes to a place on the map: here at once, for the others with the next move that goes out. Gives the place. */
   moveTo(place) {
+    if (this.muted || !this.may('send')) return this.place;
     this.place = placeFrom(place) ?? this.place;
     if (this.place) this.#moves.set(this.place);
     return this.place;
@@ -135,20 +239,51 @@ export class Session {
     return this.#client.command(type, { room: this.roomId, data, ...options });
   }
 
+  /** Whether it was done. */
   async #try(type, data) {
     try {
       await this.#command(type, data, { durable: true });
+      return true;
     } catch (error) {
+      if (error.code === 'muted') this.#silence(error);
       // What was under way when the user left needs no word.
       if (error.code !== 'stopped') this.#tell.refused(error);
+      return false;
     }
+  }
+
+  /** A refusal is the first that one hears of a mute from before one came. */
+  #silence({ until }) {
+    if (!this.muted) this.room.muted.set(this.user, { until });
+    this.#muteChanged();
+  }
+
+  /** A mute that ends by itself makes no event. */
+  #muteChanged() {
+    clearTimeout(this.#unmute);
+    const changed = () => ['chat', 'members'].forEach((part) => this.#tell.changed(part));
+    const ends = [...this.room.muted.keys()].map((id) => this.muteOf(id)?.until).filter(Number.isFinite);
+    if (ends.length > 0) this.#unmute = setTimeout(() => this.#muteChanged(), Math.min(LONGEST_TIMER_MS, Math.max(0, Math.min(...ends) - Date.now())));
+    changed();
+  }
+
+  /** A gateway without tokens does not look at the one it was given, and the user is another then. */
+  #grant() {
+    const inForce = this.token && claimsOf(this.token)?.sub === this.user;
+    this.#granted = permissions(inForce ? this.token : '', this.roomId);
   }
 
   // What the gateway says.
 
   #phase(phase) {
     if (phase.name === 'waiting') this.#note('disconnected', { why: phase.why });
-    if (phase.name === 'stopped') this.#tell.out(`Disconnected: ${phase.why}.`);
+    // Browsers do not tell a refused handshake from a gateway that is not there.
+    if (phase.name === 'waiting' && this.token && !this.welcome) {
+      this.leave();
+      this.#tell.out({ text: 'The gateway did not let this page in. Perhaps it does not accept the token.', code: 4002 });
+      return;
+    }
+    if (phase.name === 'stopped') this.#tell.out({ text: `Disconnected: ${phase.why}.`, code: phase.code });
     this.#tell.changed('connection');
     // Without a connection these show what was, and say so.
     this.#tell.changed('members');
@@ -156,6 +291,10 @@ export class Session {
 
   #welcomed(data) {
     this.welcome = data;
+    this.user = data.user?.id ?? this.user;
+    this.#ahead = (data.serverTime ?? Date.now()) - Date.now();
+    this.tokenEnds = null;
+    this.#grant();
     this.redis = 'ok';
     this.#note('welcome', { node: data.node, connection: data.connection });
     this.#join();
@@ -174,6 +313,7 @@ export class Session {
       else this.#replace(answer);
       this.lastJoin = answer.recovered ? `recovered, ${answer.missed} missed` : `fresh (${answer.reason ?? 'new'})`;
       this.#note('join', { recovered: answer.recovered, reason: answer.reason, missed: answer.missed, seq: answer.seq });
+      this.joinError = null;
       this.#client.ready();
       this.#wearNode(answer.you?.presence, presence);
       this.#settlePlace(answer.you);
@@ -192,6 +332,7 @@ export class Session {
 
   /** After a move to another gateway the others see the new node, whether or not the join took the presence. */
   #wearNode(has, wanted) {
+    if (!this.may('send')) return;
     if (has?.node !== wanted.node || has?.colour !== wanted.colour) this.#try('presence.update', { set: wanted });
   }
 
@@ -209,13 +350,17 @@ export class Session {
     // Lost while joining: the next welcome joins.
     if (error.code === 'disconnected' || error.code === 'stopped') return;
     if (!error.retryable || OUT.has(error.code)) return this.#end(error);
-    this.#tell.refused(error);
+    this.joinError = error;
+    if (this.room.epoch) this.#tell.refused(error);
+    this.#tell.changed('chat');
     this.#rejoin = setTimeout(() => this.#join(), error.retryAfterMs ?? REJOIN_MS);
   }
 
   #end(error) {
     this.leave();
-    this.#tell.out(`You are out of the room: ${error.message || error.code} (${error.code})`);
+    const { code, message } = error;
+    const { until, reason } = { ...(code === 'banned' && this.#ban), ...(error.until && { until: error.until }) };
+    this.#tell.out(outText({ code, message, until: Number.isFinite(until) ? until - this.#ahead : undefined, reason }));
   }
 
   #replace(picture) {
@@ -243,6 +388,9 @@ export class Session {
         // Redis was started anew and has lost nothing of what is here: the room has another name for the same past.
         if (frame.data?.epoch) this.room.epoch = frame.data.epoch;
         return this.#tell.changed('connection');
+      case 'token.expiring':
+        this.tokenEnds = (frame.data?.expiresAt ?? Date.now()) - this.#ahead;
+        return this.#tell.changed('token');
       case 'resync':
         this.#replace(frame.data ?? {});
         this.lastJoin = 'resync';
@@ -256,9 +404,11 @@ export class Session {
   }
 
   #error(data) {
-    if (OUT.has(data.code)) return this.#end(data);
+    const shutOut = data.code === 'forbidden' && !this.may('join');
+    if (OUT.has(data.code) || shutOut) return this.#end(data);
     // Of what this page sends only moves have no id, and so may be what this answers.
     this.#moves.pause(data.retryAfterMs ?? REFUSED_MS);
+    if (data.code === 'muted') return this.#silence(data);
     return this.#tell.refused(data);
   }
 
@@ -269,6 +419,10 @@ export class Session {
     const part = { presence: 'members', occupancy: 'members', 'state.patched': 'state' }[frame.type];
     if (part) this.#tell.changed(part);
     else if (frame.type.startsWith('message.')) this.#tell.changed('chat');
+    else if (frame.type === 'room.configured') this.#tell.changed('all');
+    else if (frame.type === 'user.muted' || frame.type === 'user.unmuted') this.#muteChanged();
+    else if (frame.type === 'user.banned' && frame.data?.user === this.user) this.#ban = frame.data;
+    else if (frame.type === 'room.status' && frame.data?.status === 'completed') return this.#end({ code: 'room_closed' });
     return this.#tell.changed('connection');
   }
 

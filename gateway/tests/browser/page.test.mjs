@@ -71,7 +71,7 @@ test('chat goes both ways, in the same order for both', async () => {
   for (const [page, text] of [[ada, 'one'], [bea, 'two'], [ada, 'three\nlines\nhere'], [bea, 'four']]) {
     if (text.includes('\n')) {
       await page.fill('#chat-input', text);
-      await page.click('#chat-form button');
+      await page.click('#chat-send');
     } else {
       await say(page, text);
     }
@@ -206,7 +206,7 @@ test('a close code that says stop is obeyed and explained', async () => {
   const line = {};
   const ada = await member(context, { room, name: 'Ada', prepare: tap(line) });
   await line.cut(4003);
-  await textIs(ada, '#start-out', 'Disconnected: the operator blocked this user.');
+  await textIs(ada, '#start-out-text', 'Disconnected: the operator blocked this user.');
   assert.equal(line.connections, 1);
 });
 
