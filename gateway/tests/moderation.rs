@@ -108,7 +108,7 @@ async fn who_is_kicked_is_out_everywhere_and_may_come_back() {
     assert_eq!(left.len(), 1);
     assert_eq!(
         left[0].data,
-        json!({"left": [{"user": "bob", "reason": "kicked"}]})
+        json!({"left": [{"user": "bob", "reason": "kicked", "note": "flood"}]})
     );
     // Back on one connection; the other stays out, and its end says nothing.
     let joined = there.ack("join", ROOM, json!({})).await;
@@ -124,7 +124,8 @@ async fn who_is_kicked_is_out_everywhere_and_may_come_back() {
         .moderator
         .ack("user.kick", ROOM, json!({"user": "bob", "durationMs": 600_000}))
         .await;
-    put_out(&mut there).await;
+    let out = put_out(&mut there).await.1;
+    assert!(out.data["until"].as_u64().is_some());
     let refused = there.ask("join", ROOM, json!({})).await;
     assert_eq!(refused.data["code"], "kicked");
     assert!(refused.data["until"].as_u64().is_some());

@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 /// What an event says to gateways.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Notice {
-    /// These users' connections are out, and told so by this code.
-    Out(Vec<(String, ErrorCode)>),
+    /// These users' connections are out, and told so by this code; until when, Unix ms.
+    Out(Vec<(String, ErrorCode, Option<u64>)>),
     /// A user may only read until this time, Unix ms; 0: for ever.
     Muted(String, u64),
     /// It may write again.
@@ -43,8 +43,8 @@ impl Notice {
                 .left
                 .into_iter()
                 .filter_map(|left| match left.reason.as_str() {
-                    "kicked" => Some((left.user, ErrorCode::Kicked)),
-                    "banned" => Some((left.user, ErrorCode::Banned)),
+                    "kicked" => Some((left.user, ErrorCode::Kicked, left.until)),
+                    "banned" => Some((left.user, ErrorCode::Banned, left.until)),
                     _ => None,
                 });
             return Some(Notice::Out(out.collect())).filter(|out| *out != Notice::Out(Vec::new()));
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn events_for_gateways_are_found_and_others_are_not() {
-        let out = |user: &str, code| Some(Notice::Out(vec![(user.to_owned(), code)]));
+        let out = |user: &str, code| Some(Notice::Out(vec![(user.to_owned(), code, None)]));
         let left = |reason: &str| format!(r#"{{"left":[{{"user":"u","reason":"{reason}"}}]}}"#);
         assert_eq!(
             read(EventType::Presence, &left("kicked")),

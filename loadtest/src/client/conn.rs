@@ -213,11 +213,11 @@ impl Conn {
         self.rooms.len() == 1
     }
 
-    /// Sends the upgrade once TCP stands. `Ok(false)` while it does not.
+    /// Sends the upgrade once TCP stands, `query` within it. `Ok(false)` while it does not.
     ///
     /// # Errors
     /// The connection was refused or broke.
-    pub fn upgrade(&mut self, user: usize) -> io::Result<bool> {
+    pub fn upgrade(&mut self, user: usize, query: &str) -> io::Result<bool> {
         if let Some(error) = self.stream.take_error()? {
             return Err(error);
         }
@@ -226,7 +226,7 @@ impl Conn {
         }
         self.stream.set_nodelay(true)?;
         let request = format!(
-            "GET /ws?user=u-{user}&name=User%20{user} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\n\
+            "GET /ws?user=u-{user}&name=User%20{user}&{query} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
         );

@@ -137,6 +137,8 @@ pub struct Fleet {
     tally: Tally,
     /// Times from publish to delivery, recorded while it is there.
     pub latency: Option<Histogram>,
+    /// What stands in the query of every handshake besides the user; a token, for example.
+    pub query: String,
     /// Positions told, accounted for while it is there.
     pub positions: Option<Positions>,
     /// When a connection last came to be in all its rooms.
@@ -173,6 +175,7 @@ impl Fleet {
             joining: 0,
             clock: Instant::now(),
             latency: None,
+            query: String::new(),
             positions: None,
             last_joined: Instant::now(),
             problems: Vec::new(),

@@ -41,7 +41,7 @@ impl Fleet {
             let index = event.token().0;
             if event.is_writable() {
                 let outcome = match self.conns[index].phase {
-                    Phase::Connecting => self.conns[index].upgrade(index).map(|_| ()),
+                    Phase::Connecting => self.conns[index].upgrade(index, &self.query).map(|_| ()),
                     Phase::Upgrading | Phase::Waiting | Phase::Joining(_) | Phase::Joined => {
                         self.conns[index].flush()
                     }

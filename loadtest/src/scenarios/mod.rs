@@ -4,6 +4,7 @@ mod cluster;
 mod commands;
 mod connections;
 mod fanout;
+mod flood;
 mod growth;
 mod keys;
 mod large_room;
@@ -81,6 +82,8 @@ pub enum Family {
     Commands,
     /// Many idle connections.
     Connections,
+    /// A quiet room beside one that is flooded.
+    Flood,
     /// Members that move.
     Moves,
     /// A room of very many.
@@ -96,6 +99,7 @@ impl Family {
         Family::Latency,
         Family::Commands,
         Family::Connections,
+        Family::Flood,
         Family::Moves,
         Family::LargeRoom,
         Family::Growth,
@@ -108,6 +112,7 @@ impl Family {
             Family::Latency => "latency",
             Family::Commands => "commands",
             Family::Connections => "connections",
+            Family::Flood => "flood",
             Family::Moves => "moves",
             Family::LargeRoom => "large-room",
             Family::Growth => "growth",
@@ -147,6 +152,10 @@ impl Family {
                 "Connections",
                 "Idle connections in rooms of 10, opened a hundred at a time by one client process. Memory is the \
                  gateway's resident set by the operating system.",
+            ),
+            Family::Flood => (
+                "A flooded room",
+                "A quiet room of 50 connections, 100 messages a second, on one gateway over Redis, beside a room whose                  configuration allows 100 messages a second: alone, while 100 connections send into the other at its rate,                  and at ten times that. Medians of three windows of each in turn; all clients are on this machine, too.",
             ),
             Family::Moves => (
                 "Moves",
@@ -262,6 +271,7 @@ pub fn all() -> Vec<Scenario> {
     scenarios.extend(latency::scenarios());
     scenarios.extend(commands::scenarios());
     scenarios.extend(connections::scenarios());
+    scenarios.extend(flood::scenarios());
     scenarios.extend(moves::scenarios());
     scenarios.extend(large_room::scenarios());
     scenarios.extend(growth::scenarios());

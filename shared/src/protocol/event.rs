@@ -161,6 +161,12 @@ pub struct Left {
     pub user: String,
     /// `left`, `timeout`, `kicked` or `banned`.
     pub reason: String,
+    /// Of who was put out for a time: until when, Unix ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+    /// Of who was put out: what the moderator gave as a reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// `data` of `user.muted`, `user.unmuted`, `user.banned` and `user.unbanned`.

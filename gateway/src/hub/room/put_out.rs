@@ -28,8 +28,8 @@ impl Inner {
     pub(super) fn act(&mut self, room: &RoomId, seq: u64, notice: Notice) {
         match notice {
             Notice::Out(users) => {
-                for (user, code) in users {
-                    self.put_out(room, &user, code, seq);
+                for (user, code, until) in users {
+                    self.put_out(room, &user, code, until, seq);
                 }
             }
             Notice::Muted(user, until) => self.rules().mute(user, until),
@@ -52,7 +52,7 @@ impl Inner {
 
     /// Puts a user's connections out, but those that have joined after the event `seq`. One that awaits a picture asks
     /// for it by a join, and is not let in.
-    fn put_out(&mut self, room: &RoomId, user: &str, code: ErrorCode, seq: u64) {
+    fn put_out(&mut self, room: &RoomId, user: &str, code: ErrorCode, until: Option<u64>, seq: u64) {
         let concerned = self
             .members
             .iter()
@@ -65,9 +65,10 @@ impl Inner {
         } else {
             "you were put out of this room"
         };
+        let until = until.map(|until| format!(r#""until":{until}"#));
         for (client, membership) in out {
             metrics().error(code).increment(1);
-            let text = error_text(None, Some(room), code, message, None, None);
+            let text = error_text(None, Some(room), code, message, None, until.as_deref());
             // As an event: behind what the room has told before.
             client.outbox.push(text_frame(&text));
             self.remove(&membership);

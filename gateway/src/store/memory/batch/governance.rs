@@ -12,7 +12,7 @@ use roomgate_shared::{
     },
 };
 
-use super::{Batch, members::Change, message_ack, seq_ack};
+use super::{Batch, message_ack, seq_ack};
 use crate::store::{
     Action, CommandKey, Done, PresenceMode, Refusal, Reply,
     memory::{
@@ -179,11 +179,18 @@ impl Batch<'_> {
             data.push_str(&format!(r#","reason":{}"#, quoted(reason)));
         }
         data.push('}');
+        let mut more = String::new();
+        if ends != EVER {
+            more.push_str(&format!(r#","until":{ends}"#));
+        }
+        if let Some(reason) = &about.reason {
+            more.push_str(&format!(r#","note":{}"#, quoted(reason)));
+        }
         let kicked = format!("{KICKED}{id}");
         let rules = &mut self.room.rules;
         let event = match action {
             Action::Kick => {
-                if !self.put_out(id, "kicked") {
+                if !self.put_out(id, "kicked", &more) {
                     return Err(Refusal::new(ErrorCode::NotFound, "the user is not in the room"));
                 }
                 if ends != EVER {
@@ -213,29 +220,27 @@ impl Batch<'_> {
             self.event(event, Some(by.as_str()), |_, _| data);
         }
         if action == Action::Ban {
-            self.put_out(id, "banned");
+            self.put_out(id, "banned", &more);
         }
         let seq = self.room.seq;
         self.keep(by, key, seq);
         Ok(Done::Ack(seq_ack(seq)))
     }
 
-    /// Puts a member out, by an event of its own, in a room that counts, too. Whether it was one.
-    fn put_out(&mut self, id: &str, reason: &'static str) -> bool {
+    /// Puts a member out, by an event of its own, in a room that counts, too; `more` is told of it, JSON behind a comma.
+    /// Whether it was one.
+    fn put_out(&mut self, id: &str, reason: &'static str, more: &str) -> bool {
         let Some(user) = self.room.users.get(id) else {
             return false;
         };
         let since = user.away.unwrap_or(self.now);
         self.flush_presence();
-        if self.telling == PresenceMode::Full {
-            self.change(id, Change::Left(reason));
-            self.room.remove(id, since);
-            self.flush_presence();
-        } else {
-            self.room.remove(id, since);
-            let data = format!(r#"{{"left":[{{"user":{},"reason":"{reason}"}}]}}"#, quoted(id));
-            self.event(EventType::Presence, None, |_, _| data);
-        }
+        self.room.remove(id, since);
+        let data = format!(
+            r#"{{"left":[{{"user":{},"reason":"{reason}"{more}}}]}}"#,
+            quoted(id)
+        );
+        self.event(EventType::Presence, None, |_, _| data);
         self.room.active = self.now;
         true
     }

@@ -2,16 +2,16 @@
 
 -- A member is put out, for `reason`. Makes the event by which every gateway puts its connections out, in a room that
 -- counts, too.
-local function put_out(c, id, reason)
+local function put_out(c, id, reason, more)
   local rec = user(c, id)
   if not rec then return false end
   members(c)
   if c.pending then flush(c) end
   local before = c.seq
-  depart(c, id, rec, reason, rec.away or c.now)
+  depart(c, id, rec, reason, rec.away or c.now, more)
   if c.pending then flush(c) end
   if c.seq == before then
-    append(c, 'presence', nil, '{"left":[{"user":' .. quote(id) .. ',"reason":"' .. reason .. '"}]}')
+    append(c, 'presence', nil, '{"left":[{"user":' .. quote(id) .. ',"reason":"' .. reason .. '"' .. more .. '}]}')
   end
   return true
 end
@@ -26,10 +26,10 @@ local ACTIONS = {
     stand(c, 'mutes', id, false)
     append(c, 'user.unmuted', by, data)
   end,
-  ban = function(c, id, by, ends, data)
+  ban = function(c, id, by, ends, data, more)
     stand(c, 'bans', id, ends)
     append(c, 'user.banned', by, data)
-    put_out(c, id, 'banned')
+    put_out(c, id, 'banned', more)
   end,
   unban = function(c, id, by, _, data)
     local kicked = KICKED .. id
@@ -38,8 +38,8 @@ local ACTIONS = {
     stand(c, 'bans', kicked, false)
     append(c, 'user.unbanned', by, data)
   end,
-  kick = function(c, id, _, ends)
-    if not put_out(c, id, 'kicked') then return 'not_found' end
+  kick = function(c, id, _, ends, _, more)
+    if not put_out(c, id, 'kicked', more) then return 'not_found' end
     if ends < math.huge then stand(c, 'bans', KICKED .. id, ends) end
   end,
 }
@@ -62,7 +62,8 @@ OPS.Y = function(c, i, at)
   local lasts = ends < math.huge and (action == 'mute' or action == 'ban')
   local data = '{"user":' .. quote(id) .. (lasts and ',"until":' .. format('%d', ends) or '')
     .. (reason ~= '' and ',"reason":' .. reason or '') .. '}'
-  if ACTIONS[action](c, id, by, ends, data) then
+  local more = (ends < math.huge and ',"until":' .. format('%d', ends) or '') .. (reason ~= '' and ',"note":' .. reason or '')
+  if ACTIONS[action](c, id, by, ends, data, more) then
     refuse(c, at, 'not_found', 'the user is not in the room')
     return stop
   end

@@ -141,14 +141,14 @@ local function arrive(c, id, name, presence, connection, node)
   return rec
 end
 
--- A user is a member no more; `at` is the ms since when it is not here.
-local function depart(c, id, rec, reason, at)
+-- A user is a member no more; `at` is the ms since when it is not here, `more` what else is told of it, JSON behind a comma.
+local function depart(c, id, rec, reason, at, more)
   cold(c)
   members(c)
   if not (c.fresh or c.departed) then read('HLEN', c.keys[POSITIONS]) end
   c.departed = c.departed or {}
   c.departed[#c.departed + 1] = id
-  announce(c, id, 'left', '{"user":' .. quote(id) .. ',"reason":"' .. reason .. '"}')
+  announce(c, id, 'left', '{"user":' .. quote(id) .. ',"reason":"' .. reason .. '"' .. (more or '') .. '}')
   if rec.away then set_away(c, id, false) end
   c.users[id], c.places[id] = false, false
   c.members, c.session, c.counted = c.members - 1, c.session + max(0, at - rec.joinedAt), true
