@@ -26,7 +26,7 @@ const MEMBERS: usize = 50;
 const MESSAGES_A_SECOND: u32 = 100;
 /// The rate of the room that is flooded, and the connections that do it: each stays below the refusals that would end it.
 const RATE: u32 = 100;
-const FLOODERS: u32 = 100;
+const FLOODERS: u32 = 50;
 /// Windows of each kind, in turn.
 const ROUNDS: usize = 3;
 
@@ -118,7 +118,9 @@ impl Flood {
                     sleep(Duration::from_millis(20)).await;
                     continue;
                 }
-                sleep(Duration::from_secs(1) * FLOODERS / rate).await;
+                // Spread, so that it is a stream and no volley.
+                let mean = Duration::from_secs(1) * FLOODERS / rate;
+                sleep(mean.mul_f64(0.5 + fastrand::f64())).await;
                 count += 1;
                 let message = frame(
                     &format!("m{number}-{count}"),
@@ -207,13 +209,17 @@ fn run(setup: &Setup) -> Result<Outcome, Failure> {
         let figure = Figure::plain(format!("Redis's CPU, {name}"), "% of a core", cpu[at], None);
         outcome.figures.push(figure);
     }
-    let (alone, flooded) = (median(0, 1), median(2, 1));
-    outcome.figures.push(Figure::plain(
-        "p99 beside the flood, to p99 alone",
-        "×",
-        flooded / alone,
-        Some(bars::FLOOD_P99),
-    ));
+    let [alone, at_its_rate, flooded] = [0, 1, 2].map(|at| median(at, 1));
+    for (name, value, bar) in [
+        (
+            "p99 beside the flood, to that beside the room at its rate",
+            flooded / at_its_rate,
+            Some(bars::FLOOD_P99),
+        ),
+        ("p99 beside the flood, to p99 alone", flooded / alone, None),
+    ] {
+        outcome.figures.push(Figure::plain(name, "×", value, bar));
+    }
     let [acked, refused, broken] =
         [&flood.acked, &flood.refused, &flood.broken].map(|count| count.load(Ordering::Relaxed));
     outcome.notes.push(format!(

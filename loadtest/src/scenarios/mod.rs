@@ -155,7 +155,9 @@ impl Family {
             ),
             Family::Flood => (
                 "A flooded room",
-                "A quiet room of 50 connections, 100 messages a second, on one gateway over Redis, beside a room whose                  configuration allows 100 messages a second: alone, while 100 connections send into the other at its rate,                  and at ten times that. Medians of three windows of each in turn; all clients are on this machine, too.",
+                "A quiet room of 50 connections, 100 messages a second, on one gateway over Redis, beside another room of 50 \
+                 whose configuration allows 100 messages a second: alone, while those 50 together send at that rate, and at \
+                 ten times that. Medians of three windows of each in turn; all clients are on this machine, too.",
             ),
             Family::Moves => (
                 "Moves",
