@@ -1,7 +1,7 @@
 // The chat: history, what is on its way, and the line to write on.
 
 import { createComposer } from './composer.js';
-import { byId, setText } from './dom.js';
+import { byId, placeRows, setText } from './dom.js';
 import { focusMenu } from './menu.js';
 import { messageRow, outgoingRow } from './messages.js';
 import { words } from './notices.js';
@@ -74,19 +74,9 @@ export function createChat(actions) {
     return made;
   }
 
-  /** Puts the rows in their places and touches no row that is there already: a live region speaks what is added. */
   function place() {
     const focused = list.contains(document.activeElement) ? document.activeElement.dataset.menu : undefined;
-    let at = list.firstChild;
-    for (const { row } of rows.values()) {
-      if (row === at) at = at.nextSibling;
-      else list.insertBefore(row, at);
-    }
-    while (at) {
-      const next = at.nextSibling;
-      at.remove();
-      at = next;
-    }
+    placeRows(list, [...rows.values()].map(({ row }) => row));
     // Its row was made again, or is gone.
     if (focused && document.activeElement?.dataset.menu !== focused && !focusMenu(focused)) composer.focus();
   }

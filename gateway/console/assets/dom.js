@@ -43,3 +43,17 @@ export function flash(node) {
   void node.offsetWidth;
   node.classList.add('flash');
 }
+
+/** Puts the rows in their places and touches none that is there already: it keeps its focus, and a live region speaks what is added. */
+export function placeRows(list, rows) {
+  let at = list.firstChild;
+  for (const row of rows) {
+    if (row === at) at = at.nextSibling;
+    else list.insertBefore(row, at);
+  }
+  while (at) {
+    const next = at.nextSibling;
+    at.remove();
+    at = next;
+  }
+}

@@ -2,7 +2,7 @@
 
 import { colourOf, isColour, paintMark } from './colours.js';
 import { untilText } from './countdown.js';
-import { byId, el, setText, timeText } from './dom.js';
+import { byId, el, placeRows, setText, timeText } from './dom.js';
 import { focusMenu, menuButton } from './menu.js';
 
 const TIMES = [['5 minutes', 300_000], ['1 hour', 3_600_000], ['1 day', 86_400_000]];
@@ -47,7 +47,7 @@ function menuOf(user, mute, actions) {
   };
 }
 
-function memberRow(user, own, { mute, moderates, actions }) {
+function memberRow(user, { own, mute, moderates, actions }) {
   const mark = el('span', { className: 'mark', ariaHidden: 'true' });
   paintMark(mark, user);
   const name = el('span', { className: 'name' }, user.name || user.id);
@@ -75,6 +75,22 @@ export function createMembers(actions) {
   const list = byId('members-list');
   const colour = byId('own-colour');
   colour.addEventListener('change', () => actions.wear(colour.value));
+  // Rows by user id, each with what it was made of: a row that is made again takes the button from under the finger.
+  let rows = new Map();
+
+  function rowsOf(session) {
+    const { room, user: own } = session;
+    const moderates = session.may('moderate');
+    const made = new Map();
+    for (const user of sorted(room.users.values(), own)) {
+      const mute = session.muteOf(user.id);
+      const looks = { own, mute, moderates, actions };
+      const madeOf = JSON.stringify([user.name, user.presence?.colour, user.status, details(user), own, mute, moderates]);
+      const known = rows.get(user.id);
+      made.set(user.id, known?.madeOf === madeOf ? known : { row: memberRow(user, looks), madeOf });
+    }
+    return made;
+  }
 
   return {
     render(session) {
@@ -82,10 +98,9 @@ export function createMembers(actions) {
       setText(byId('room-people'), countText(session));
       byId('members-counted').hidden = !room.counted;
       const focused = list.contains(document.activeElement) ? document.activeElement.dataset.menu : undefined;
-      const moderates = session.may('moderate');
-      const rows = sorted(room.users.values(), user);
-      list.replaceChildren(...rows.map((member) => memberRow(member, user, { mute: session.muteOf(member.id), moderates, actions })));
-      if (focused) focusMenu(focused);
+      rows = rowsOf(session);
+      placeRows(list, [...rows.values()].map(({ row }) => row));
+      if (focused && document.activeElement?.dataset.menu !== focused) focusMenu(focused);
 
       const chosen = room.users.get(user)?.presence?.colour ?? session.colour;
       const shown = isColour(chosen) ? chosen : colourOf(user);
