@@ -29,6 +29,8 @@ impl Gateway {
     pub(crate) fn start(envs: &[(&str, &str)]) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_roomgate"))
             .env_clear()
+            // What it writes by default, such as archives, is no part of the source.
+            .current_dir(env!("CARGO_TARGET_TMPDIR"))
             .env("LISTEN", "127.0.0.1:0")
             .env("RUST_BACKTRACE", "1")
             // Tests send as fast as they can; those of this limit set it.
