@@ -295,3 +295,37 @@ async fn moves_keep_to_the_configuration_on_every_gateway() {
     carol.ack("move", ROOM, json!({"x": 1})).await;
     assert_eq!(carol.refused("move", ROOM, json!({"x": 2})).await, "cooldown");
 }
+
+/// What is not there is answered so, and nothing else comes of it.
+#[tokio::test]
+async fn what_is_not_in_the_room_is_not_found() {
+    for store in [Store::Memory, Store::Redis] {
+        let cluster = Cluster::start(store, 1, &[("JWT_SECRET", SECRET)]).await;
+        let all = token("mod", json!({"*": ["*"]}));
+        let mut client = Client::connect_with(cluster.gateways[0].addr, &all).await;
+        client.ack("join", ROOM, json!({})).await;
+        let sent = client
+            .ack("message.send", ROOM, json!({"body": "to be deleted"}))
+            .await;
+        let id = sent["message"]["id"].clone();
+        client.ack("message.delete", ROOM, json!({"messageId": id})).await;
+        for (kind, data) in [
+            ("message.edit", json!({"messageId": id, "body": "again"})),
+            ("message.delete", json!({"messageId": id})),
+            ("user.kick", json!({"user": "nobody-here"})),
+        ] {
+            assert_eq!(client.refused(kind, ROOM, data).await, "not_found", "{kind}");
+        }
+        // Nothing but the two events has come: no fresh picture.
+        let told = settle(&mut client).await;
+        assert_eq!(told, ["message.sent", "message.deleted"], "{store:?}");
+    }
+}
+
+async fn settle(client: &mut Client) -> Vec<String> {
+    let frames = settled(client).await;
+    let told = frames.into_iter().filter(|frame| frame.id.is_none());
+    told.map(|frame| frame.kind)
+        .filter(|kind| kind != "presence")
+        .collect()
+}

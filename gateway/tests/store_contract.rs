@@ -112,7 +112,9 @@ macro_rules! contract {
                     nothing_of_a_busy_room_outlives_its_window, a_waiting_room_lives_shorter;
                 ending: a_completed_room_takes_nothing_more, a_room_goes_out_and_comes_back_equal,
                     a_room_that_is_there_is_not_restored_over, trouble_keeps_the_room,
-                    a_completed_room_is_handed_out_until_it_is_gone, an_idle_room_may_be_completed_by_a_sweep;
+                    a_completed_room_is_handed_out_until_it_is_gone,
+                    a_command_happens_once_over_the_end_of_a_room, a_room_goes_on_behind_a_clock_that_was_ahead,
+                    an_idle_room_may_be_completed_by_a_sweep;
                 users: a_budget_is_one_over_all_nodes, connections_are_counted_over_all_nodes,
                     what_an_operator_says_holds_and_is_told;
                 property: replaying_events_gives_the_picture;

@@ -30,6 +30,8 @@ use self::{
 
 /// How long a small call may take, its retries included; of a listing, the next step.
 const CALL: Duration = Duration::from_secs(10);
+/// How long it may take to read an archive, whose room waits for it.
+const READ: Duration = Duration::from_secs(120);
 /// How long a part of an archive may take on its way.
 const PART: Duration = Duration::from_secs(60);
 
@@ -152,7 +154,14 @@ impl Archive {
         let newest = self.of_room(room).await?.pop();
         match newest {
             None => Ok(None),
-            Some(archived) => self.read(&archived).await.map(Some),
+            Some(archived) => {
+                let read = async { Ok(self.read(&archived).await) };
+                // A place that trickles keeps within each step's deadline.
+                in_time(READ, read)
+                    .await
+                    .map_err(|failure| unreachable(&self.path(&archived), &failure))?
+                    .map(Some)
+            }
         }
     }
 

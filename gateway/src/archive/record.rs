@@ -21,6 +21,9 @@ pub struct RoomRecord {
 /// What of a room is small enough to be written in one piece, after its messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoomRest {
+    /// Its epochs before, as the store has them.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub past: String,
     /// The number of its last event.
     pub seq: u64,
     /// The version of its state.

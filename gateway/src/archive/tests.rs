@@ -18,6 +18,7 @@ fn room(name: &str, completed: u64) -> RoomRecord {
         completed,
         messages: vec![text(r#"{"seq":1,"body":12345678901234567890123}"#)],
         rest: RoomRest {
+            past: String::new(),
             seq: 9,
             version: 3,
             status: "completed".to_owned(),

@@ -107,6 +107,7 @@ impl Membership {
     /// The connection is in the room from now on, or stands elsewhere in it.
     pub(super) fn put(&self, place: usize) {
         self.place.store(place, Ordering::Relaxed);
+        self.closed.store(false, Ordering::Relaxed);
         self.joined.store(true, Ordering::Release);
     }
 

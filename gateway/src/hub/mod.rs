@@ -36,7 +36,7 @@ pub use self::{
     moves::{Ticked, positions_frame},
     outbox::{Closing, Outbox},
     recent::RecentBytes,
-    room::{Entry, Kept, LocalRoom, Repair},
+    room::{Connections, Entry, Kept, LocalRoom, Repair},
 };
 use crate::{metrics::metrics, store::EventSink};
 
@@ -62,6 +62,8 @@ pub enum Request {
     CompareAll,
     /// Something ephemeral has come for this room: see [`LocalRoom::tick`].
     Tick(Arc<LocalRoom>),
+    /// This room has put these connections out: the store is to know.
+    Out(Arc<LocalRoom>, Connections),
     /// The last members of this room have been put out: it can be forgotten.
     Emptied(Arc<LocalRoom>),
 }
@@ -138,9 +140,13 @@ impl Hub {
         }
     }
 
-    /// Says so if a room has lost its last member by being put out.
-    pub fn look_if_emptied(&self, room: &Arc<LocalRoom>) {
-        if room.take_emptied() {
+    /// Passes on whom a room has put out, and whether that was its last member.
+    pub fn follow_up(&self, room: &Arc<LocalRoom>) {
+        let (out, emptied) = room.take_out();
+        if !out.is_empty() {
+            let _ = self.requests.send(Request::Out(room.clone(), out));
+        }
+        if emptied {
             let _ = self.requests.send(Request::Emptied(room.clone()));
         }
     }
@@ -161,7 +167,7 @@ impl EventSink for Hub {
             metrics().gaps.increment(1);
             self.request_repair(&local);
         }
-        self.look_if_emptied(&local);
+        self.follow_up(&local);
         if local.claim_ticking() {
             let _ = self.requests.send(Request::Tick(local));
         }

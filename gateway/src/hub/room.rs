@@ -38,6 +38,9 @@ use crate::{
 /// Most bytes of events kept while a room is repaired: the store's log has them, too.
 const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 
+/// Connections of a room, each with its place in it.
+pub type Connections = Vec<(Arc<Client>, Arc<Membership>)>;
+
 /// Whether a payload shows that events were missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repair {
@@ -77,6 +80,8 @@ struct Inner {
     rules: Option<Box<Rules>>,
     /// The last member has been put out, and nobody has looked yet.
     emptied: bool,
+    /// Connections that were put out, until the store is told.
+    out: Connections,
     /// Ticks so far.
     tick: u64,
 }
@@ -147,6 +152,7 @@ impl LocalRoom {
             ephemeral: None,
             rules: None,
             emptied: false,
+            out: Vec::new(),
             tick: 0,
         };
         Self {
@@ -234,7 +240,7 @@ impl LocalRoom {
     }
 
     /// The connections that are in the room.
-    pub fn connections(&self) -> Vec<(Arc<Client>, Arc<Membership>)> {
+    pub fn connections(&self) -> Connections {
         let inner = self.inner.lock();
         let each = inner.members.iter();
         each.map(|member| (member.client.clone(), member.membership.clone()))
@@ -307,7 +313,7 @@ impl LocalRoom {
 
     /// Every member's past has ended: none gets anything before its picture, by [`LocalRoom::enter`]. Those that are to
     /// have one; nobody where that is under way already.
-    pub fn begin_resync(&self) -> Vec<(Arc<Client>, Arc<Membership>)> {
+    pub fn begin_resync(&self) -> Connections {
         let mut inner = self.inner.lock();
         if inner.members.is_empty() || std::mem::replace(&mut inner.resyncing, true) {
             return Vec::new();
@@ -419,9 +425,10 @@ impl LocalRoom {
         self.inner.lock().remove(membership)
     }
 
-    /// Whether the last member has been put out since this was last asked.
-    pub fn take_emptied(&self) -> bool {
-        std::mem::take(&mut self.inner.lock().emptied)
+    /// Connections that were put out since this was last asked, and whether the last member was among them.
+    pub fn take_out(&self) -> (Connections, bool) {
+        let mut inner = self.inner.lock();
+        (std::mem::take(&mut inner.out), std::mem::take(&mut inner.emptied))
     }
 
     /// Gives a payload of the room's channel to the members.

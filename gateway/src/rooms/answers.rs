@@ -58,7 +58,7 @@ pub(super) fn complete(
                             event::duplicate_ack_text(id, local.id(), &data)
                         });
                     }
-                    Err(refusal) if refusal.code == ErrorCode::NotFound && kind != CommandType::Join => {
+                    Err(refusal) if refusal.no_room && kind != CommandType::Join => {
                         // The room is gone from the store while it has members here. They are to be told by a fresh
                         // picture; the command may then be sent again.
                         repair = Repair::Needed;

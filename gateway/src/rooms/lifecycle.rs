@@ -6,7 +6,7 @@
 //!
 //! A room that is not in the store, and is to be made by a join, is looked for among the archives first.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use roomgate_shared::{
     ids::RoomId,
@@ -29,6 +29,10 @@ use crate::{
 
 /// Messages put back in one step: some 5 ms of Redis.
 const RESTORED_AT_ONCE: usize = 256;
+/// Rooms archived at once by one node: each reads its room out of the store and writes it to the archive.
+pub(super) const ENDING_AT_ONCE: usize = 4;
+/// Pause before a room that does not fit into an archive is tried again: it will hardly fit then.
+const UNFIT: Duration = Duration::from_secs(3600);
 /// For ever, in an archive.
 const EVER: u64 = u64::MAX;
 
@@ -43,13 +47,22 @@ enum Trouble {
     Refused(String),
 }
 
-/// Archives a completed room, then removes it. One that is gone already, or not completed, is passed over.
-pub(super) async fn end(rooms: &Arc<Rooms>, room: &RoomId) {
+/// Archives a completed room, then removes it, in a task of its own: a place that answers slowly holds up nobody else.
+pub(super) fn begin_end(rooms: &Arc<Rooms>, room: &RoomId) {
+    let (rooms, room) = (rooms.clone(), room.clone());
+    tokio::spawn(async move { end(&rooms, &room).await });
+}
+
+/// A room that is gone already, or not completed, is passed over.
+async fn end(rooms: &Arc<Rooms>, room: &RoomId) {
     // One at a time: the sweep may come while it is under way.
     if !rooms.ending.lock().insert(room.clone()) {
         return;
     }
+    // Never closed.
+    let turn = rooms.ending_turns.acquire().await;
     let ended = try_end(rooms, room).await;
+    drop(turn);
     rooms.ending.lock().remove(room);
     match ended {
         Ok(()) => {}
@@ -59,8 +72,13 @@ pub(super) async fn end(rooms: &Arc<Rooms>, room: &RoomId) {
         Err(trouble) => {
             metrics().archive_failures.increment(1);
             tracing::error!(%room, error = %trouble, "the completed room could not be archived; it stays, and it is tried again");
+            let pause = match trouble {
+                Trouble::Archive(ArchiveError::Unfit { .. }) => UNFIT,
+                Trouble::Archive(_) | Trouble::Store(_) | Trouble::Refused(_) => Duration::ZERO,
+            };
             let reason = trouble.to_string();
-            if let Err(error) = rooms.store.apply(room, vec![Op::Trouble { reason }]).await {
+            let told = Op::Trouble { reason, pause };
+            if let Err(error) = rooms.store.apply(room, vec![told]).await {
                 tracing::debug!(%room, %error, "the trouble could not be written down");
             }
         }
@@ -103,7 +121,8 @@ async fn try_end(rooms: &Rooms, room: &RoomId) -> Result<(), Trouble> {
     let reply = rooms.store.apply(room, vec![Op::Remove { at }]).await?;
     match reply.replies.into_iter().next() {
         Some(Ok(_)) | None => Ok(()),
-        Some(Err(refusal)) if refusal.code == ErrorCode::NotFound => Ok(()),
+        // Gone, or opened again meanwhile: somebody else has been faster.
+        Some(Err(refusal)) if matches!(refusal.code, ErrorCode::NotFound | ErrorCode::Conflict) => Ok(()),
         Some(Err(refusal)) => Err(Trouble::Refused(refusal.message.into_owned())),
     }
 }
@@ -144,6 +163,7 @@ fn rest(data: RoomData) -> RoomRest {
         last_seen: member.last_seen,
     };
     RoomRest {
+        past: data.past,
         seq: data.seq,
         version: data.version,
         status: RoomStatus::Completed.as_str().to_owned(),
@@ -188,6 +208,7 @@ fn data(record: RoomRecord) -> Result<(RoomData, Vec<RestoredMessage>), Trouble>
     };
     let data = RoomData {
         epoch,
+        past: rest.past,
         seq: rest.seq,
         version: rest.version,
         created: rest.created,
@@ -257,7 +278,7 @@ pub(super) async fn apply(
             if matches!(op, Op::Join(_)) {
                 Refusal::new(ErrorCode::RoomClosed, "the room is completed")
             } else {
-                Refusal::new(ErrorCode::NotFound, "the room does not exist any more")
+                Refusal::no_room()
             }
         };
         return Ok(Applied {
@@ -293,8 +314,12 @@ fn asked<T>(room: &RoomId, answer: Result<T, ArchiveError>) -> Result<T, StoreEr
 async fn restore(rooms: &Rooms, room: &RoomId, record: RoomRecord) -> Result<(), StoreError> {
     let (data, messages) = data(record).map_err(|trouble| StoreError::Damaged(trouble.to_string()))?;
     let count = messages.len();
-    for part in messages.chunks(RESTORED_AT_ONCE) {
-        let messages = part.to_vec();
+    let mut messages = messages.into_iter();
+    loop {
+        let messages: Vec<_> = messages.by_ref().take(RESTORED_AT_ONCE).collect();
+        if messages.is_empty() {
+            break;
+        }
         rooms
             .store
             .apply(room, vec![Op::RestoreMessages { messages }])

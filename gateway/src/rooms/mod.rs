@@ -27,14 +27,14 @@ use roomgate_shared::{
     protocol::{CommandType, JsonText},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::Instant,
 };
 
 use self::queue::RoomQueue;
 use crate::{
     archive::Archive,
-    hub::{Client, Hub, Kept, LocalRoom, Membership, Request},
+    hub::{Client, Connections, Hub, Kept, LocalRoom, Membership, Request},
     store::{Op, Refusal, SharedStore, Tail},
 };
 
@@ -74,7 +74,8 @@ pub enum Origin {
         /// Its place in the room.
         membership: Arc<Membership>,
     },
-    /// A connection that may be in although its join was answered by an error. Passed over if it tries again.
+    /// A connection that may be in although its join was answered by an error, or although it was put out. Passed over if
+    /// it tries again.
     Unconfirmed {
         /// The connection.
         client: Arc<Client>,
@@ -95,7 +96,7 @@ pub enum Origin {
     /// Members that are to be told to be here, as far as they still are. Tried again until the store has taken it.
     Return {
         /// The connections.
-        members: Vec<(Arc<Client>, Arc<Membership>)>,
+        members: Connections,
         /// One of so many that are under way at first.
         turn: Option<OwnedSemaphorePermit>,
     },
@@ -137,8 +138,10 @@ pub struct Rooms {
     move_tick: Duration,
     /// Where completed rooms go; `None`: nowhere.
     archive: Option<Archive>,
-    /// Rooms that are being archived here.
+    /// Rooms that are being archived here, or wait for their turn.
     ending: Mutex<HashSet<RoomId>>,
+    /// One for each that is.
+    ending_turns: Semaphore,
     /// Archives are read one after the other: each may be large.
     reading: tokio::sync::Mutex<()>,
 }
@@ -161,6 +164,7 @@ impl Rooms {
             move_tick,
             archive,
             ending: Mutex::default(),
+            ending_turns: Semaphore::new(lifecycle::ENDING_AT_ONCE),
             reading: tokio::sync::Mutex::default(),
         });
         tokio::spawn(repair::run(rooms.clone(), requests));
@@ -220,6 +224,28 @@ impl Rooms {
         match local {
             Some(local) => moves::moved(self, &local, client, position),
             None => Ok(()),
+        }
+    }
+
+    /// Connections that the room has put out are out of the store, too: one that it had put in again unasked, after an
+    /// outage, would stay there as a ghost. Passed over for one that joins again.
+    fn part(self: &Arc<Self>, room: &RoomId, out: Connections) {
+        let shard = self.shard(room).lock();
+        let Some(queue) = shard.get(room) else { return };
+        for (client, membership) in out {
+            let op = Op::Part {
+                user: client.user().clone(),
+                connection: client.id,
+                leaving: true,
+            };
+            let origin = Origin::Unconfirmed {
+                client,
+                membership,
+                open: queue.keep_open(),
+            };
+            if queue.push(Work { op, origin }) {
+                tokio::spawn(queue::run(self.clone(), queue.clone()));
+            }
         }
     }
 

@@ -265,7 +265,7 @@ async fn sweep_room(rooms: &Arc<Rooms>, room: &RoomId) -> (u64, u64) {
                 left += swept.left;
                 purged += swept.purged;
                 if swept.completed {
-                    lifecycle::end(rooms, room).await;
+                    lifecycle::begin_end(rooms, room);
                     break;
                 }
                 if swept.next > swept.now {

@@ -331,7 +331,7 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
             continue;
         }
         let kept = failure::kept(&ops, &origins);
-        let ending = ops.iter().position(ends);
+        let ending: Vec<usize> = (0..ops.len()).filter(|&at| ends(&ops[at])).collect();
         let repair = match commit(&rooms, &queue, ops, &origins).await {
             Ok(applied) => {
                 queue.breaker.succeeded(local.id());
@@ -341,9 +341,8 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
                         queue.held.refused(*kind, refusal, now);
                     }
                 }
-                if ending.is_some_and(|at| applied.replies[at].is_ok()) {
-                    let (rooms, room) = (rooms.clone(), local.id().clone());
-                    tokio::spawn(async move { lifecycle::end(&rooms, &room).await });
+                if ending.iter().any(|&at| applied.replies[at].is_ok()) {
+                    lifecycle::begin_end(&rooms, local.id());
                 }
                 complete(&rooms, &local, origins, applied.replies)
             }
@@ -355,7 +354,7 @@ pub(super) async fn run(rooms: Arc<Rooms>, queue: Arc<RoomQueue>) {
         if local.release() == Repair::Needed || repair == Repair::Needed {
             rooms.hub.request_repair(&local);
         }
-        rooms.hub.look_if_emptied(&local);
+        rooms.hub.follow_up(&local);
     }
 }
 

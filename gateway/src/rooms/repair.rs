@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use roomgate_shared::{
     ids::RoomId,
-    protocol::{DEFAULT_PAGE, ErrorCode, command::Since},
+    protocol::{DEFAULT_PAGE, command::Since},
 };
 use tokio::{
     sync::{Notify, mpsc},
@@ -45,6 +45,7 @@ pub(super) async fn run(rooms: Arc<Rooms>, mut requests: mpsc::UnboundedReceiver
             Request::Tick(local) => {
                 tokio::spawn(moves::run(rooms.clone(), local));
             }
+            Request::Out(local, out) => rooms.part(local.id(), out),
             Request::Emptied(local) => rooms.look(local.id()),
         }
     }
@@ -197,7 +198,7 @@ pub(super) fn complete(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, tail: &Tail, 
                 tracing::info!(room = %local.id(), events = joined.missed.len(), "missed events were fetched");
             }
             let repair = local.repair(since, &joined.epoch, &joined.missed);
-            rooms.hub.look_if_emptied(local);
+            rooms.hub.follow_up(local);
             repair
         }
         Ok(Done::Joined(joined)) if joined.epoch != since.epoch => {
@@ -209,7 +210,7 @@ pub(super) fn complete(rooms: &Arc<Rooms>, local: &Arc<LocalRoom>, tail: &Tail, 
             resync(rooms, local, Some(known), "the store has lost what it had told")
         }
         Ok(Done::Joined(_)) => resync(rooms, local, Some(since.clone()), "its log does not reach back"),
-        Err(refusal) if refusal.code == ErrorCode::NotFound => {
+        Err(refusal) if refusal.no_room => {
             resync(rooms, local, Some(since.clone()), "it is gone from the store")
         }
         Ok(Done::Ack(_) | Done::Again(_) | Done::Swept(_) | Done::Buried(_) | Done::Exported(_)) | Err(_) => {

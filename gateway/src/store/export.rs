@@ -12,6 +12,8 @@ use serde::Deserialize;
 pub struct RoomData {
     /// Names the order of events.
     pub epoch: String,
+    /// Its epochs before, each with its last event, oldest first: pairs, each word followed by a space.
+    pub past: String,
     /// The last event.
     pub seq: u64,
     /// Of the state.

@@ -1,6 +1,6 @@
 //! What a store is asked to do with a room, and what it answers.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use roomgate_shared::{
@@ -194,6 +194,8 @@ pub enum Op {
     Trouble {
         /// For whoever looks.
         reason: String,
+        /// How long no other try is worth while.
+        pause: Duration,
     },
     /// Messages of a room that is to be, before [`Op::Restore`]; passed over where there is one. Ack: `{}`.
     RestoreMessages {
@@ -440,6 +442,8 @@ pub struct Refusal {
     pub details: Option<String>,
     /// When it is worth trying again, ms, where the store knows.
     pub retry_ms: Option<u64>,
+    /// There is no such room, as against something that is not in it.
+    pub no_room: bool,
 }
 
 impl Refusal {
@@ -450,6 +454,15 @@ impl Refusal {
             message: message.into(),
             details: None,
             retry_ms: None,
+            no_room: false,
+        }
+    }
+
+    /// `not_found`: there is no such room.
+    pub fn no_room() -> Self {
+        Self {
+            no_room: true,
+            ..Self::new(ErrorCode::NotFound, "the room does not exist any more")
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use roomgate::store::{
     Action, Done, Op, StoreLimits,
-    export::{Exported, RestoredMessage},
+    export::{Exported, RestoredMessage, RoomData},
 };
 use roomgate_shared::{
     ids::RoomId,
@@ -13,6 +13,7 @@ use roomgate_shared::{
 use serde_json::{Value, json};
 
 use super::{
+    commands::once,
     governance::{configure, moderate, status},
     harness::*,
 };
@@ -25,7 +26,7 @@ async fn export(node: &Node, room: &RoomId, from: u64) -> Exported {
 }
 
 /// All of a completed room.
-async fn whole(node: &Node, room: &RoomId) -> (roomgate::store::export::RoomData, Vec<String>) {
+async fn whole(node: &Node, room: &RoomId) -> (RoomData, Vec<String>) {
     let first = export(node, room, 0).await;
     let data = *first.data.unwrap();
     let (mut messages, mut next) = (first.messages, first.next);
@@ -221,9 +222,11 @@ pub(crate) async fn a_room_goes_out_and_comes_back_equal<B: Backend>() {
         }
         assert_eq!(is["status"], "away");
     }
-    // The same room, of which nobody knows the past any more.
-    let joined = node.joined(&room, resume("u1", 1, &epoch, data.seq - 3)).await;
-    assert!(!joined.recovered && joined.epoch != epoch && joined.epoch.starts_with(&epoch[..10]));
+    // The same room, of which nobody knows the past any more: not even who has seen its end, for it is open again.
+    for seq in [data.seq - 3, data.seq] {
+        let joined = node.joined(&room, resume("u1", 1, &epoch, seq)).await;
+        assert!(!joined.recovered && joined.epoch != epoch && joined.epoch.starts_with(&epoch[..10]));
+    }
     assert_eq!(node.refusal(&room, enter("bad", 5)).await.code, ErrorCode::Banned);
     assert_eq!(
         node.refusal(&room, send("loud", "1")).await.code,
@@ -276,14 +279,76 @@ pub(crate) async fn a_room_that_is_there_is_not_restored_over<B: Backend>() {
 pub(crate) async fn trouble_keeps_the_room<B: Backend>() {
     let (node, room) = (node::<B>().await, new_room());
     furnished(&node, &room).await;
-    let trouble = || Op::Trouble {
+    let trouble = |pause| Op::Trouble {
         reason: "the folder is read-only".to_owned(),
+        pause,
     };
-    assert_eq!(node.refusal(&room, trouble()).await.code, ErrorCode::Conflict);
+    let refusal = node.refusal(&room, trouble(Duration::ZERO)).await;
+    assert_eq!(refusal.code, ErrorCode::Conflict);
     node.ack(&room, status(RoomStatus::Completed)).await;
-    node.ack(&room, trouble()).await;
+    node.ack(&room, trouble(Duration::ZERO)).await;
     assert!(node.sweep(&room).await.completed);
+    // Where another try is worth nothing for a time, it is not handed out before.
+    node.ack(&room, trouble(Duration::from_secs(3600))).await;
+    let swept = node.sweep(&room).await;
+    assert!(
+        !swept.completed && swept.next > swept.now + 3_500_000,
+        "{swept:?}"
+    );
     assert_eq!(whole(&node, &room).await.1.len(), 601);
+}
+
+/// Completes a room, takes it out and puts it back; what it was, with `change`.
+async fn reopened(node: &Node, room: &RoomId, change: impl FnOnce(&mut RoomData)) -> RoomData {
+    node.ack(room, status(RoomStatus::Completed)).await;
+    let (mut data, messages) = whole(node, room).await;
+    let at = since(&data.epoch, data.seq);
+    node.ack(room, Op::Remove { at }).await;
+    change(&mut data);
+    for part in messages.chunks(256) {
+        node.ack(room, restored(part)).await;
+    }
+    node.ack(room, Op::Restore(Box::new(data.clone()))).await;
+    data
+}
+
+pub(crate) async fn a_command_happens_once_over_the_end_of_a_room<B: Backend>() {
+    let (node, room) = (node::<B>().await, new_room());
+    node.joined(&room, enter("u1", 1)).await;
+    let commands = || {
+        [
+            once("k1", 1, send("u1", "\"hello\"")),
+            once("k2", 2, increment("n", 1.0)),
+        ]
+    };
+    let mut firsts = Vec::new();
+    for op in commands() {
+        firsts.push(node.ack(&room, op).await);
+    }
+    // Twice, so that the events are of an epoch before the last one.
+    for _ in 0..2 {
+        reopened(&node, &room, |_| {}).await;
+        for (op, first) in commands().into_iter().zip(&firsts) {
+            let Ok(Done::Again(again)) = node.one(&room, op).await else {
+                panic!("it has happened twice")
+            };
+            assert_eq!(serde_json::from_str::<Value>(&again).unwrap(), *first);
+        }
+    }
+    assert_eq!(node.picture(&room).await["state"]["n"], 1);
+    let messages = node.ack(&room, history(None, None, 5)).await["messages"].clone();
+    assert_eq!(messages, json!([firsts[0]["message"]]));
+}
+
+pub(crate) async fn a_room_goes_on_behind_a_clock_that_was_ahead<B: Backend>() {
+    let (node, room) = (node::<B>().await, new_room());
+    node.joined(&room, enter("u1", 1)).await;
+    let was = reopened(&node, &room, |data| data.completed += 60_000).await;
+    let sent = node.ack(&room, send("u1", "1")).await;
+    assert!(sent["message"]["ts"].as_u64().unwrap() >= was.completed);
+    node.ack(&room, status(RoomStatus::Completed)).await;
+    // The newest archive is found by it.
+    assert!(whole(&node, &room).await.0.completed >= was.completed);
 }
 
 pub(crate) async fn a_completed_room_is_handed_out_until_it_is_gone<B: Backend>() {

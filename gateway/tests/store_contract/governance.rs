@@ -177,6 +177,30 @@ pub(crate) async fn a_kicked_user_is_out_and_may_come_back<B: Backend>() {
     .await;
 }
 
+fn patch_by(id: &str) -> Op {
+    let mut op = patch(&[("a", "1")], &[]);
+    if let Op::StatePatch { by, .. } = &mut op {
+        *by = user(id);
+    }
+    op
+}
+
+fn configure_by(id: &str) -> Op {
+    let mut op = configure(&[("capacity", "9")], &[]);
+    if let Op::Configure { by, .. } = &mut op {
+        *by = user(id);
+    }
+    op
+}
+
+fn moderate_by(id: &str, action: Action, about: &str) -> Op {
+    let mut op = moderate(action, about, None);
+    if let Op::Moderate { by, .. } = &mut op {
+        *by = user(id);
+    }
+    op
+}
+
 pub(crate) async fn a_banned_user_stays_out<B: Backend>() {
     let (node, room) = (node::<B>().await, new_room());
     let epoch = node.joined(&room, enter("m", 1)).await.epoch;
@@ -191,6 +215,18 @@ pub(crate) async fn a_banned_user_stays_out<B: Backend>() {
     for op in [enter("u1", 3), resume("u1", 2, &epoch, 2)] {
         assert_eq!(node.refusal(&room, op).await.code, ErrorCode::Banned);
     }
+    // Its gateway may not have heard of it yet, and passes on what it sends; or puts it in again after an outage.
+    for op in [
+        send("u1", "1"),
+        broadcast("u1", "{}"),
+        patch_by("u1"),
+        configure_by("u1"),
+        moderate_by("u1", Action::Unban, "u1"),
+    ] {
+        assert_eq!(node.refusal(&room, op).await.code, ErrorCode::Banned);
+    }
+    node.one(&room, come_back(&[("u1", 2), ("m", 1)])).await.unwrap();
+    assert_eq!(node.picture(&room).await["members"], 1);
     // One that is not there is banned, too; and a time ends.
     node.ack(&room, moderate(Action::Ban, "u2", Some(400))).await;
     assert_eq!(node.refusal(&room, enter("u2", 4)).await.code, ErrorCode::Banned);

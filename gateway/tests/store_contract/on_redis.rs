@@ -6,7 +6,7 @@ use std::{
 };
 
 use roomgate::store::{
-    EventSink, Op, SharedStore, StoreError, StoreLimits,
+    Action, EventSink, Op, SharedStore, StoreError, StoreLimits,
     redis::{RedisConfig, RedisStore, Secret},
 };
 use roomgate_shared::{
@@ -14,7 +14,11 @@ use roomgate_shared::{
     keys,
 };
 
-use super::{harness::*, redis_server::RedisServer};
+use super::{
+    governance::{configure, moderate},
+    harness::*,
+    redis_server::RedisServer,
+};
 
 /// All nodes of all tests share one server.
 pub(crate) struct Redis;
@@ -320,6 +324,29 @@ async fn a_damaged_room_says_so_and_changes_nothing() {
         );
         assert_eq!(dump(), before, "{damaged}");
     }
+    for (part, op) in [
+        ("messages", moderate(Action::Mute, "u1", Some(60_000))),
+        ("messages", configure(&[("retentionHours", "1")], &[])),
+        ("mutes", moderate(Action::Mute, "u1", None)),
+        ("bans", moderate(Action::Ban, "u1", None)),
+        ("cooldowns", Op::Sweep),
+    ] {
+        let room = new_room();
+        node.apply(&room, vec![enter("u1", 1), send("u1", "1")]).await;
+        node.ack(&room, configure(&[("capacity", "9")], &[])).await;
+        let mut all = keys::room(&room).to_vec();
+        let key = |part: &str| format!("room:{{{room}}}:{part}");
+        all.extend(["bans", "mutes", "cooldowns"].map(key));
+        server().ask(&["SET", &key(part), "damaged"]);
+        let dump = || -> Vec<String> { all.iter().map(|key| server().ask(&["DUMP", key])).collect() };
+        let before = dump();
+        let result = node.store.apply(&room, vec![op.clone()]).await;
+        assert!(
+            matches!(result, Err(StoreError::Damaged(_))),
+            "{part} {op:?}: {result:?}"
+        );
+        assert_eq!(dump(), before, "{part} {op:?}");
+    }
     for (field, junk) in [("seq", "x"), ("active", ""), ("end", "-"), ("version", "x")] {
         let room = new_room();
         node.joined(&room, enter("u1", 1)).await;
@@ -449,15 +476,20 @@ async fn a_registry_that_is_lost_is_rebuilt() {
     }
     let count = |index: &str| server.ask(&["ZCARD", index]).trim().to_owned();
     eventually("all are written down", async || count(keys::ROOMS) == "1200").await;
-    for index in [keys::ROOMS, keys::DUE] {
-        server.ask(&["SET", "room:{stray}:meta", "no room"]);
+    server.ask(&["SET", "room:{stray}:meta", "no room"]);
+    for index in ["", keys::ROOMS, keys::DUE] {
         server.ask(&["DEL", index]);
+        // Rooms in use make the key anew, with what they know.
+        server.ask(&["ZADD", keys::ROOMS, "GT", "9000000000000", rooms[0].as_str()]);
+        server.ask(&["ZADD", keys::DUE, "0", rooms[0].as_str()]);
         node.store.look_after().await.unwrap();
+        // And the mark that it is whole.
         assert_eq!(
             (count(keys::ROOMS).as_str(), count(keys::DUE).as_str()),
-            ("1200", "1200")
+            ("1201", "1201")
         );
     }
+    assert_eq!(node.claim(2_000, Duration::from_secs(1)).await.len(), 1_200);
     let end = server.ask(&["HGET", &keys::room(&rooms[7])[0], "end"]);
     assert_eq!(
         server.ask(&["ZSCORE", keys::ROOMS, rooms[7].as_str()]).trim(),

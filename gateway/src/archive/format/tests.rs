@@ -53,6 +53,7 @@ fn rest() -> impl Strategy<Value = RoomRest> {
     )
         .prop_map(
             |([seq, version, created, active, peak, joins, messages, session_ms], text, lists)| RoomRest {
+                past: text.0.clone(),
                 seq,
                 version,
                 status: text.0,
@@ -121,6 +122,7 @@ fn small() -> RoomRecord {
         completed: 5,
         messages: vec![text(r#"{"seq":1,"body":1.0}"#), text(r#"{"seq":2,"body":"é"}"#)],
         rest: RoomRest {
+            past: String::new(),
             seq: 2,
             version: 0,
             status: "completed".to_owned(),

@@ -73,6 +73,7 @@ impl Inner {
             client.outbox.push(text_frame(&text));
             self.remove(&membership);
             self.emptied |= self.members.is_empty();
+            self.out.push((client, membership));
         }
     }
 }

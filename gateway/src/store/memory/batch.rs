@@ -17,7 +17,7 @@ use roomgate_shared::{
 use self::members::{Presence, PresenceAck};
 use super::{
     commands::First,
-    no_room, pages,
+    pages,
     room::{Room, push_object},
 };
 use crate::store::{
@@ -120,9 +120,10 @@ impl<'a> Batch<'a> {
                 batch.state_patch(&by, set, remove, increment, if_version)
             })),
             Op::MessageSend { by, key, tail } => {
-                let epoch = self.room.epoch.clone();
-                let again =
-                    |first: First| message_ack(&event::message_text(&epoch, first.seq, first.ts, &tail));
+                let again = |room: &Room, first: First| {
+                    let epoch = room.epoch_of(first.seq);
+                    message_ack(&event::message_text(epoch, first.seq, first.ts, &tail))
+                };
                 Some(self.once(&by, key, again, |batch| {
                     if batch.room.rules.is_strict() {
                         let parts = event::MessageParts::read(&event::message_text("e", 0, 0, &tail));
@@ -147,7 +148,7 @@ impl<'a> Batch<'a> {
             Op::Broadcast { by, key, data } => Some(self.once(
                 &by,
                 key,
-                |first| seq_ack(first.seq),
+                |_, first| seq_ack(first.seq),
                 |batch| {
                     batch
                         .room
@@ -183,7 +184,10 @@ impl<'a> Batch<'a> {
             Op::Status { by, key, status } => Some(self.status(&by, key, status)),
             Op::Export { from } => Some(self.export(from)),
             Op::Remove { at } => Some(self.remove(&at)),
-            Op::Trouble { .. } => Some(self.completed().map(|()| Done::Ack("{}".to_owned()))),
+            Op::Trouble { pause, .. } => Some(self.completed().map(|()| {
+                self.room.paused = self.now + pause.as_millis() as u64;
+                Done::Ack("{}".to_owned())
+            })),
             // The store does these without a room.
             Op::RestoreMessages { .. } | Op::Restore(_) => Some(Ok(Done::Ack("{}".to_owned()))),
             Op::UsersList { cursor, limit } => Some(pages::users(self.room, cursor.as_deref(), limit)),
@@ -255,7 +259,7 @@ impl<'a> Batch<'a> {
         let replies = self
             .replies
             .into_iter()
-            .map(|reply| reply.unwrap_or_else(|| Err(no_room())))
+            .map(|reply| reply.unwrap_or_else(|| Err(Refusal::no_room())))
             .collect();
         (published, replies)
     }
@@ -266,7 +270,7 @@ impl<'a> Batch<'a> {
         &mut self,
         user: &UserId,
         key: Option<CommandKey>,
-        again: impl FnOnce(First) -> String,
+        again: impl FnOnce(&Room, First) -> String,
         act: impl FnOnce(&mut Self) -> Result<(u64, String), Refusal>,
     ) -> Reply {
         let Some(key) = key else {
@@ -274,7 +278,7 @@ impl<'a> Batch<'a> {
         };
         self.make(user.as_str(), &key);
         if let Some(first) = self.room.commands.first(user.as_str(), &key)? {
-            return Ok(Done::Again(again(first)));
+            return Ok(Done::Again(again(self.room, first)));
         }
         let (version, ack) = act(self)?;
         let first = First {
@@ -573,7 +577,7 @@ fn patch_ack(version: u64, seq: u64) -> String {
     format!(r#"{{"version":{version},"seq":{seq}}}"#)
 }
 
-fn again_patched(first: First) -> String {
+fn again_patched(_: &Room, first: First) -> String {
     patch_ack(first.version, first.seq)
 }
 

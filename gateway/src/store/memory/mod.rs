@@ -15,14 +15,12 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use roomgate_shared::{
-    ids::RoomId,
-    protocol::{ErrorCode, command::Since},
-};
+use roomgate_shared::{ids::RoomId, protocol::command::Since};
 use tokio::time::Instant;
 
 use self::{
     batch::Batch,
+    commands::Commands,
     room::{Messages, Room},
 };
 use super::{
@@ -38,6 +36,9 @@ pub struct MemoryStore {
     users: users::KnownUsers,
     /// Messages of rooms that are being put back.
     restoring: Mutex<HashMap<RoomId, Messages>>,
+    /// What the last commands of rooms that were removed did, and when that was: should one be opened again, whoever sends
+    /// one of them again is to get its answer.
+    ended: Mutex<HashMap<RoomId, (u64, Commands)>>,
     /// When the store was made, Unix ms and by the runtime's clock, which tests may pause.
     made: (u64, Instant),
 }
@@ -88,6 +89,7 @@ impl MemoryStore {
             sink,
             rooms: Mutex::default(),
             restoring: Mutex::default(),
+            ended: Mutex::default(),
             users: users::KnownUsers::default(),
             made: (unix_ms(), Instant::now()),
         })
@@ -146,7 +148,7 @@ impl MemoryStore {
                 Some(found) => found,
                 None => {
                     return Applied {
-                        replies: ops.iter().map(|_| Err(no_room())).collect(),
+                        replies: ops.iter().map(|_| Err(Refusal::no_room())).collect(),
                         epoch: Bytes::new(),
                         seq: 0,
                     };
@@ -155,7 +157,9 @@ impl MemoryStore {
         };
         let swept = ops.contains(&Op::Sweep);
         let mut room = room.lock();
-        let mut replies: Vec<Reply> = (0..gone).map(|_| Err(no_room())).collect();
+        // A room's clock does not fall; one that was restored may have been ahead.
+        let now = now.max(room.active);
+        let mut replies: Vec<Reply> = (0..gone).map(|_| Err(Refusal::no_room())).collect();
         let mut batch = Batch::new(&mut room, &self.limits, now);
         for op in ops.into_iter().skip(gone) {
             batch.op(op);
@@ -172,8 +176,13 @@ impl MemoryStore {
         };
         let due = room.due(now, &self.limits);
         if std::mem::take(&mut room.removed) {
+            let commands = std::mem::take(&mut room.commands);
             drop(room);
             self.rooms.lock().remove(id);
+            let oldest = now.saturating_sub(self.limits.dedupe.as_millis() as u64);
+            let mut ended = self.ended.lock();
+            ended.retain(|_, (at, _)| *at >= oldest);
+            ended.insert(id.clone(), (now, commands));
             return applied;
         }
         // The other lock is taken before a room's elsewhere.
@@ -210,7 +219,9 @@ impl MemoryStore {
                 }
                 Op::Restore(data) => {
                     let messages = self.restoring.lock().remove(id).unwrap_or_default();
-                    let room = Room::restored(id.clone(), *data, messages, now);
+                    let commands = self.ended.lock().remove(id);
+                    let commands = commands.map(|(_, commands)| commands).unwrap_or_default();
+                    let room = Room::restored(id.clone(), *data, messages, commands, now);
                     applied.epoch = Bytes::copy_from_slice(room.epoch.as_bytes());
                     applied.seq = room.seq;
                     let due = room.due(now, &self.limits);
@@ -233,10 +244,6 @@ impl MemoryStore {
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
-}
-
-fn no_room() -> Refusal {
-    Refusal::new(ErrorCode::NotFound, "the room does not exist")
 }
 
 impl Store for MemoryStore {

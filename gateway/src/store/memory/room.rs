@@ -27,6 +27,9 @@ use crate::store::{
 /// Characters of an epoch that name the room's life.
 const LIFE: usize = 10;
 
+/// Most epochs of the past that are kept.
+const PAST: usize = 16;
+
 /// How often messages past retention are looked for in a room where nothing happens: so many times while they are kept.
 const PURGES: u64 = 24;
 
@@ -64,10 +67,14 @@ pub(super) struct Room {
     pub(super) created: u64,
     /// When it was completed, Unix ms; 0 while it is not.
     pub(super) completed: u64,
+    /// Before when it is not to be archived, Unix ms.
+    pub(super) paused: u64,
     /// Events that are no messages.
     pub(super) others: u64,
     /// What it demands of commands.
     pub(super) rules: Rules,
+    /// Epochs before this one, each with its last event, oldest first.
+    past: Vec<(String, u64)>,
     /// It has been archived and is to go.
     pub(super) removed: bool,
 }
@@ -121,14 +128,24 @@ impl Room {
             active: now,
             created: now,
             completed: 0,
+            paused: 0,
             others: 0,
             rules: Rules::default(),
+            past: Vec::new(),
             removed: false,
         }
     }
 
     /// The room that was archived. Its life goes on under another epoch.
-    pub(super) fn restored(id: RoomId, data: RoomData, messages: Messages, now: u64) -> Self {
+    pub(super) fn restored(
+        id: RoomId,
+        data: RoomData,
+        messages: Messages,
+        commands: Commands,
+        now: u64,
+    ) -> Self {
+        // A room's clock does not fall.
+        let now = now.max(data.completed);
         let texts = |map: BTreeMap<String, JsonText>| -> BTreeMap<String, String> {
             map.into_iter()
                 .map(|(name, value)| (name, value.as_str().to_owned()))
@@ -142,6 +159,13 @@ impl Room {
         let number: u32 = number.unwrap_or(0) + 1;
         let epoch = format!("{life}{:04}{:08x}", number % 10_000, crate::random::bits() as u32);
         let mut room = Self::new(id, epoch, now);
+        let mut past = data.past.split(' ');
+        while let (Some(epoch), Some(seq)) = (past.next(), past.next()) {
+            room.past.push((epoch.to_owned(), seq.parse().unwrap_or(0)));
+        }
+        room.past.push((data.epoch, data.seq));
+        room.past.drain(..room.past.len().saturating_sub(PAST));
+        room.commands = commands;
         room.seq = data.seq;
         room.version = data.version;
         room.created = data.created;
@@ -211,6 +235,11 @@ impl Room {
         };
         RoomData {
             epoch: self.epoch.clone(),
+            past: self
+                .past
+                .iter()
+                .map(|(epoch, seq)| format!("{epoch} {seq} "))
+                .collect(),
             seq: self.seq,
             version: self.version,
             created: self.created,
@@ -233,6 +262,12 @@ impl Room {
         let back = (self.seq.checked_sub(seq)? as usize).checked_add(1)?;
         let at = self.log.len().checked_sub(back)?;
         self.log.get(at).map(|logged| &logged.text[..])
+    }
+
+    /// The epoch in which an event was made.
+    pub(super) fn epoch_of(&self, seq: u64) -> &str {
+        let past = self.past.iter().find(|(_, last)| seq <= *last);
+        past.map_or(&self.epoch, |(epoch, _)| epoch)
     }
 
     /// How long it keeps its messages, ms.
@@ -275,7 +310,7 @@ impl Room {
             return if self.swept == 0 {
                 self.completed
             } else {
-                self.swept + limits.again.as_millis() as u64
+                self.paused.max(self.swept + limits.again.as_millis() as u64)
             };
         }
         let (grace, kept) = (ms(limits.grace), self.retention(limits));

@@ -80,8 +80,9 @@ impl Rules {
     }
 
     /// # Errors
-    /// Mutes, pauses and rates: the command does not count.
+    /// Bans, mutes, pauses and rates: the command does not count.
     pub(super) fn hindered(&mut self, lane: Lane, user: &str, now: u64) -> Result<(), Refusal> {
+        self.shut_out(user, now)?;
         if let Some(&ends) = self.mutes.get(user)
             && ends > now
         {

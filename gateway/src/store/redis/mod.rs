@@ -256,9 +256,9 @@ impl RedisStore {
             None => {}
         }
         if removes && answer.applied.replies.iter().all(Result::is_ok) {
-            self.commands.post(lease::swept(room, None));
-            for index in [keys::ROOMS, keys::DUE] {
-                self.behind("ZREM", &[index, room.as_str()]);
+            let struck = registry::strike(&self.commands, room).await;
+            if let Err(error) = struck {
+                tracing::debug!(%room, %error, "a removed room is struck off by a sweep");
             }
         }
         Ok(answer.applied)

@@ -197,6 +197,9 @@ fn reply(head: &Head<'_>, shared: Option<&Shared>, item: Frame, expect: Expect) 
     }
     .into_iter();
     let code = text(parts.next()?)?;
+    if code == "no_room" {
+        return Some(Err(Refusal::no_room()));
+    }
     let code = ErrorCode::ALL
         .iter()
         .copied()
@@ -212,6 +215,7 @@ fn reply(head: &Head<'_>, shared: Option<&Shared>, item: Frame, expect: Expect) 
         message,
         details,
         retry_ms,
+        no_room: false,
     }))
 }
 
@@ -361,6 +365,7 @@ mod tests {
             message: "no".into(),
             details: Some("\"version\":1".to_owned()),
             retry_ms: None,
+            no_room: false,
         };
         let expected = vec![
             ack(message),

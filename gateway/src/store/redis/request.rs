@@ -522,9 +522,10 @@ fn encode_archiving(args: &mut Args, op: Op) -> Expect {
             args.copy(&at.epoch);
             args.number(at.seq);
         }
-        Op::Trouble { reason } => {
+        Op::Trouble { reason, pause } => {
             args.fixed("t");
             args.text(reason);
+            args.number(pause.as_millis());
         }
         Op::RestoreMessages { messages } => {
             args.fixed("o");
@@ -551,8 +552,10 @@ fn restore(args: &mut Args, data: &RoomData) {
     }
     args.fixed("O");
     args.copy(&data.epoch);
+    args.copy(&data.past);
     for number in [
         data.seq,
+        data.completed,
         data.version,
         data.created,
         data.peak,

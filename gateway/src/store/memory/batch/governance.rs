@@ -167,6 +167,7 @@ impl Batch<'_> {
         if let Some(first) = self.first(by, key.as_ref())? {
             return Ok(Done::Again(seq_ack(first.seq)));
         }
+        self.room.rules.shut_out(by.as_str(), self.now)?;
         self.flush_presence();
         let (id, now) = (about.user.as_str(), self.now);
         let ends = about.duration_ms.map_or(EVER, |ms| now.saturating_add(ms));
@@ -254,6 +255,7 @@ impl Batch<'_> {
             let config = config.unwrap_or_else(|| self.room.rules.config_text());
             return Ok(Done::Again(config_ack(&config, first.seq)));
         }
+        self.room.rules.shut_out(by.as_str(), self.now)?;
         let mut settings = self.room.rules.settings.clone();
         settings.extend(
             change
@@ -308,6 +310,7 @@ impl Batch<'_> {
         if self.room.rules.is_completed() {
             return Err(super::closed());
         }
+        self.room.rules.shut_out(by.as_str(), self.now)?;
         self.flush_presence();
         if status != self.room.rules.status {
             self.set_status(status, Some(by.as_str()));

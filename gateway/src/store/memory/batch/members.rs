@@ -109,7 +109,7 @@ impl Batch<'_> {
                 purged: 0,
                 now: self.now,
                 next: self.room.due(self.now, self.limits),
-                completed: true,
+                completed: self.room.paused <= self.now,
             };
         }
         let grace = self.limits.grace.as_millis() as u64;
@@ -134,6 +134,8 @@ impl Batch<'_> {
     pub(super) fn come_back(&mut self, member: Returning) {
         let id = member.user.as_str();
         match self.room.users.get(id) {
+            // Whoever was put out meanwhile has yet to be told so by its gateway.
+            None if self.room.rules.shut_out(id, self.now).is_err() => {}
             None => {
                 self.change(id, Change::Joined);
                 self.arrive(id, member.name, BTreeMap::new(), member.connection);

@@ -24,7 +24,7 @@ local function header(c)
     .. ',"created":' .. meta[1] .. ',"active":' .. meta[2] .. ',"completed":' .. (meta[3] or meta[2])
     .. ',"peak":' .. format('%d', c.peak) .. ',"joins":' .. format('%d', c.joins)
     .. ',"sessionMs":' .. format('%d', c.session) .. ',"others":' .. (meta[4] or '0')
-    .. ',"settings":{' .. concat(settings, ',') .. '},"state":{' .. all_state(c) .. '},"members":[' .. all_users(c)
+    .. ',"past":"' .. past_of(c) .. '","settings":{' .. concat(settings, ',') .. '},"state":{' .. all_state(c) .. '},"members":[' .. all_users(c)
     .. '],"bans":' .. standing_list('bans') .. ',"mutes":' .. standing_list('mutes') .. '}'
 end
 
@@ -70,18 +70,42 @@ OPS.K = function(c, i, at)
   return i + 2
 end
 
+-- What the room's last commands did, for as long as they are remembered: should the room be opened again, whoever sends
+-- one of them again is to get its answer.
+local function ended_key(c, key) return 'rooms:{' .. c.room .. '}:ended:' .. (key - COMMANDS_0) end
+
 local function remove(c)
+  for key = COMMANDS_0, COMMANDS_1 do
+    -- With its TTL. A room without commands has none.
+    if call('EXISTS', c.keys[key]) == 1 then call('RENAME', c.keys[key], ended_key(c, key)) end
+  end
   call('UNLINK', unpack(c.keys))
-  call('UNLINK', side_key(c, 'bans'), side_key(c, 'mutes'), side_key(c, 'cooldowns'))
+  unlink_standing(c)
 end
 
--- t: why the room could not be archived, or empty. Answer: 0.
+-- Puts them back. A key ends with the window after its own, and so tells which that is.
+local function recall(c)
+  local number, here, there = windows(c)
+  local function of_window(key, window)
+    local ended = ended_key(c, key)
+    if call('PEXPIRETIME', ended) == (window + 2) * c.limits.dedupe then
+      call('RENAME', ended, c.keys[key])
+      return true
+    end
+    call('UNLINK', ended)
+    return false
+  end
+  local newer, older = of_window(here, number), of_window(there, number - 1)
+  c.commands, c.earlier = newer and number or older and number - 1 or -1, newer and older
+end
+
+-- t: why the room could not be archived, ms until it is worth another try. Answer: 0.
 OPS.t = function(c, i, at)
   if not not_completed(c, at) then
-    c.trouble, c.out[at], c.kept = c.argv[i], 0, true
-    call('HSET', c.keys[META], 'trouble', c.trouble)
+    c.out[at], c.kept = 0, true
+    call('HSET', c.keys[META], 'trouble', c.argv[i], 'pause', format('%d', c.now + c.argv[i + 1]))
   end
-  return i + 1
+  return i + 2
 end
 
 -- o: a list of message id, ms and text: a part of a room that is to be. Answer: 0.
@@ -103,7 +127,7 @@ OPS.o = function(c, i, at)
   return stop
 end
 
--- O: epoch, seq, version, created, peak, joins, session, others, settings: a list of setting and value, state: a list of
+-- O: epoch, past, seq, completed, version, created, peak, joins, session, others, settings: a list of setting and value, state: a list of
 -- field and value, members: a list of id, name, joined (ms), position (JSON, or empty) and a list of name and value,
 -- bans and mutes: lists of user and ms, or empty for ever. Makes the room of that and of what `o` has put there, unless
 -- it is there already. Answer: 0.
@@ -114,8 +138,8 @@ OPS.O = function(c, i, at)
     return argv[k - 1]
   end
   local function integer_of() return tonumber(take()) end
-  local fields = { epoch = take() }
-  for _, name in ipairs({ 'seq', 'version', 'created', 'peak', 'joins', 'session', 'others' }) do
+  local fields = { epoch = take(), past = take() }
+  for _, name in ipairs({ 'seq', 'completed', 'version', 'created', 'peak', 'joins', 'session', 'others' }) do
     fields[name] = integer_of()
   end
   local function pairs_of()
@@ -147,9 +171,15 @@ local function write_restored(c)
   for key = 1, #keys do
     if key ~= MESSAGES and key ~= MESSAGE then call('UNLINK', keys[key]) end
   end
+  if f.completed > c.now then
+    -- Another server's clock was ahead; a room's does not fall.
+    c.now = f.completed
+    c.ts = format('%d', c.now)
+  end
   create(c, f.epoch)
-  c.fresh, c.seq, c.before, c.past, c.lf, c.mark = false, f.seq, f.seq, '', f.seq + 1, f.seq
-  new_epoch(c, true)
+  c.fresh, c.seq, c.before, c.past, c.lf, c.mark = false, f.seq, f.seq, f.past, f.seq + 1, f.seq
+  new_epoch(c, false)
+  recall(c)
   local settings, now = {}, c.ts
   for _, item in ipairs(r.settings) do settings[item[1]] = item[2] end
   c.settings = settings
@@ -164,19 +194,23 @@ local function write_restored(c)
     end
     if c[part] then write_standing(c, part) end
   end
-  local sb = 0
+  local sb, fields = 0, {}
   for _, item in ipairs(r.state) do
-    call('HSET', keys[STATE], item[1], item[2])
+    fields[#fields + 1], fields[#fields + 2] = item[1], item[2]
     sb = sb + #item[1] + #item[2]
   end
-  for _, member in ipairs(r.members) do
+  local records, times, where = {}, {}, {}
+  for k, member in ipairs(r.members) do
     local presence = {}
     for _, item in ipairs(member.presence) do presence[item[1]] = item[2] end
     local rec = { name = member.name, joinedAt = member.joined, presence = presence, conns = {}, away = c.now }
-    call('HSET', keys[USERS], member.id, encode(rec))
-    call('ZADD', keys[SEEN], now, member.id)
-    call('ZADD', keys[AWAY], now, member.id)
-    if member.position ~= '' then call('HSET', keys[POSITIONS], member.id, member.position) end
+    records[2 * k - 1], records[2 * k] = member.id, encode(rec)
+    times[2 * k - 1], times[2 * k] = now, member.id
+    if member.position ~= '' then where[#where + 1], where[#where + 2] = member.id, member.position end
+  end
+  for _, some in ipairs({ { 'HSET', STATE, fields }, { 'HSET', USERS, records }, { 'ZADD', SEEN, times },
+    { 'ZADD', AWAY, times }, { 'HSET', POSITIONS, where } }) do
+    if #some[3] > 0 then many(call, some[1], keys[some[2]], some[3], #some[3]) end
   end
   local newest = call('ZRANGE', keys[MESSAGES], -1, -1, 'WITHSCORES')[2]
   c.life = floor(max(c.now + c.limits.ttl, newest and newest + limits_kept(c.plain_limits, c.guard).retention or 0)
@@ -186,7 +220,8 @@ local function write_restored(c)
   for letter, name in pairs(LETTERS) do
     if call('PEXPIREAT', side_key(c, name), ends) == 1 then c.live = c.live .. letter end
   end
-  local meta = { 'epoch', c.epoch, 'run', c.run, 'past', c.past, 'active', now, 'status', 'active', 'commands', '-1',
+  local meta = { 'epoch', c.epoch, 'run', c.run, 'past', c.past, 'active', now, 'status', 'active',
+    'commands', format('%d', c.commands) .. (c.earlier and '+' or ''),
     'config', config_text(settings), 'settings', encode(settings), 'guard', encode(c.guard), 'live', c.live }
   local numbers = { seq = f.seq, version = f.version, created = f.created, peak = f.peak, joins = f.joins,
     session = f.session, others = f.others, sb = sb, lf = c.lf, mark = c.mark, lb = 0, counting = 0 }

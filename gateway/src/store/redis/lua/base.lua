@@ -45,7 +45,7 @@ Fields of `meta`; times in Unix ms, sizes in bytes:
   counting  1: the room has had too many members to tell who is there
   config    JSON                             settings  what it is made of, see config.lua
   guard     what is demanded of commands, see rules.lua; `paces` goes with it
-  completed when it was                      trouble   why it could not be archived
+  completed when it was                      trouble   why it could not be archived; not tried again before `pause`
 
 Atomicity. Every operation is worked out before anything is written, over what was read and what is staged in `c`. A key
 of a wrong type or a record that is none therefore ends the call, error code ROOMDAMAGED, with nothing done. Keys that
@@ -179,7 +179,8 @@ local function gone(c, at)
   if c.epoch then
     refuse(c, at, 'room_closed', 'the room is completed')
   else
-    refuse(c, at, 'not_found', 'the room does not exist any more')
+    -- Not `not_found`: gateways tell this from something that is not in the room.
+    refuse(c, at, 'no_room', 'the room does not exist any more')
   end
 end
 

@@ -90,6 +90,7 @@ OPS.C = function(c, i, at)
     end)
     return stop
   end
+  if shut_out(c, at, c.guard and plain(by)) then return stop end
   cold(c)
   rest(c)
   local settings = {}
@@ -131,7 +132,7 @@ OPS.Q = function(c, i, at)
     return i + 3
   elseif c.shut then
     gone(c, at)
-  else
+  elseif not shut_out(c, at, c.guard and plain(by)) then
     cold(c)
     if c.pending then flush(c) end
     if status ~= c.status then set_status(c, status, by) end

@@ -54,7 +54,7 @@ OPS.Y = function(c, i, at)
     gone(c, at)
     return stop
   end
-  if happened(c, at, key) then return stop end
+  if happened(c, at, key) or shut_out(c, at, c.guard and plain(by)) then return stop end
   cold(c)
   rest(c)
   if c.pending then flush(c) end

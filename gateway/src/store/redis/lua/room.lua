@@ -126,8 +126,7 @@ local function renew(c)
   if c.sent_n > 0 and c.now + l.retention > want then want = c.now + l.retention end
   if c.guard_changed then
     -- Messages may be kept for longer from now on, or the room end otherwise.
-    local newest = read('ZRANGE', c.keys[MESSAGES], -1, -1, 'WITHSCORES')[2]
-    if newest then want = max(want, newest + l.retention) end
+    if c.newest then want = max(want, c.newest + l.retention) end
     want = max(want, c.life + 1)
   end
   if want > c.life then
@@ -232,10 +231,13 @@ local function write(c)
   local full = due or c.bytes > c.limits.log_bytes / 64
   if full then cold(c) end
   if due and not c.fresh then c.expired = c.expired or expired(c) end
+  if c.guard_changed then
+    c.newest = c.sent_n > 0 and c.now or not c.fresh and read('ZRANGE', keys[MESSAGES], -1, -1, 'WITHSCORES')[2] or nil
+  end
   -- From here on the room changes. A room that is made finds nothing of one whose meta is gone.
   if c.fresh then
     call('UNLINK', unpack(keys, 2))
-    call('UNLINK', side_key(c, 'bans'), side_key(c, 'mutes'), side_key(c, 'cooldowns'))
+    unlink_standing(c)
   end
   if n > 0 then write_events(c) end
   if c.learnt_n > 0 then write_commands(c) end
@@ -315,7 +317,7 @@ local function room(keys, argv)
     if c.kept or c.renamed then keep(c) end
   end
   if c.ended then
-    for _, part in ipairs({ 'bans', 'mutes', 'cooldowns' }) do
+    for _, part in ipairs(STANDING) do
       call('ZREMRANGEBYSCORE', side_key(c, part), '-inf', c.ts)
     end
   end

@@ -14,6 +14,7 @@ user that was put out for a time. `room:{id}:cooldowns`: zset, lane, RS and user
 on. `paces` of `meta`: lane, tokens and ms, each followed by a space, of every lane whose rate is limited. ]]
 
 local KICKED = '\30'
+local STANDING = { 'bans', 'mutes', 'cooldowns' }
 local LANES = { 'messages', 'state', 'moves', 'broadcasts', 'joins' }
 
 -- What guards said lately, by their text: nearly always the same few.
@@ -49,6 +50,10 @@ local function side_key(c, part)
   return sub(c.channel, 1, -7) .. part
 end
 
+local function unlink_standing(c)
+  call('UNLINK', side_key(c, 'bans'), side_key(c, 'mutes'), side_key(c, 'cooldowns'))
+end
+
 -- A user id from its JSON text.
 local function plain(quoted)
   if not find(quoted, '\\', 1, true) then return sub(quoted, 2, -2) end
@@ -79,6 +84,25 @@ end
 
 local function until_text(ends)
   return ends < math.huge and '"until":' .. format('%d', ends) or nil
+end
+
+-- Why a user is not to be in the room, and until when; nil where nothing says so.
+local function put_out_for(c, id)
+  if not (c.guard and c.guard.bans) then return nil end
+  local ends = standing(c, 'bans', id)
+  if ends then return 'banned', ends end
+  ends = standing(c, 'bans', KICKED .. id)
+  if ends then return 'kicked', ends end
+end
+
+-- Whether a user is banned, or put out for a time; if so, the command is refused: a gateway that has not heard of it yet
+-- goes on passing on what the user sends.
+local function shut_out(c, at, id)
+  local code, ends = put_out_for(c, id)
+  if not code then return false end
+  refuse(c, at, code, code == 'banned' and 'you are banned from this room' or 'you were put out of this room for a time',
+    until_text(ends))
+  return true
 end
 
 -- Whether a user is muted; if so, the command is refused.
@@ -129,9 +153,9 @@ local function paced(c, at, lane, user)
   return false
 end
 
--- Mutes, pauses and rates. `user` is an id.
+-- Bans, mutes, pauses and rates. `user` is an id.
 local function hindered(c, at, lane, user)
-  return c.guard ~= nil and (muted(c, at, user) or paced(c, at, lane, user))
+  return c.guard ~= nil and (shut_out(c, at, user) or muted(c, at, user) or paced(c, at, lane, user))
 end
 
 -- Writes what is staged of a zset `part`.
@@ -169,22 +193,6 @@ local function write_paces(c)
     local kept = call('PEXPIRETIME', key)
     if kept < last then call('PEXPIREAT', key, format('%d', last)) end
   end
-end
-
--- Whether a user may come in; if not, the join is refused.
-local function shut_out(c, at, id)
-  if not (c.guard and c.guard.bans) then return false end
-  local ends = standing(c, 'bans', id)
-  if ends then
-    refuse(c, at, 'banned', 'you are banned from this room', until_text(ends))
-    return true
-  end
-  ends = standing(c, 'bans', KICKED .. id)
-  if ends then
-    refuse(c, at, 'kicked', 'you were put out of this room for a time', until_text(ends))
-    return true
-  end
-  return false
 end
 
 -- What gateways with members must know of it: JSON, or 0 for nothing.

@@ -16,7 +16,8 @@ OPS.W = function(c, i, at)
   if c.guard and c.guard.idle and not c.shut and c.life <= c.now and c.events_n == 0 then set_status(c, 'completed') end
   if c.shut then
     -- Whoever sweeps it archives it now; whoever looks in later does if that has failed.
-    c.out[at], c.kept = { 0, 0, c.now + c.limits.again, 1 }, true
+    local pause = not c.completed and tonumber(read('HGET', c.keys[META], 'pause') or 0) or 0
+    c.out[at], c.kept = { 0, 0, max(c.now + c.limits.again, pause), pause <= c.now and 1 or 0 }, true
     return i
   end
   local keys, grace, left, still = c.keys, c.limits.grace, 0, members(c)
@@ -33,7 +34,10 @@ OPS.W = function(c, i, at)
     end
   end
   c.expired = c.expired or expired(c)
-  c.ended = c.guard and true
+  if c.guard then
+    for _, part in ipairs(STANDING) do read('ZCARD', side_key(c, part)) end
+    c.ended = true
+  end
   local purged = c.expired and #c.expired or 0
   local due
   if #ids == MOST_LEAVING or purged == MOST_EXPIRED then
@@ -111,7 +115,8 @@ OPS.R = function(c, i, at)
     local id, connection = argv[k], argv[k + 2]
     local rec = c.users[id]
     if not rec then
-      arrive(c, id, argv[k + 1], {}, connection, instance)
+      -- Whoever was put out meanwhile has yet to be told so by its gateway.
+      if not put_out_for(c, id) then arrive(c, id, argv[k + 1], {}, connection, instance) end
     elseif rec.conns[connection] ~= instance then
       rec.conns[connection] = instance
       if rec.away then
