@@ -4,15 +4,28 @@
 
 mod support;
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use roomgate_shared::{ids::RoomId, keys};
+use roomgate_shared::{ids::RoomId, keys, protocol::event::ServerFrame};
 use serde_json::{Value, json};
 use support::{
     client::{Client, DEADLINE},
     cluster::{Cluster, Store},
     tokens::{SECRET, token},
     told::since,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
 };
 
 const ROOM: &str = "match-17";
@@ -308,4 +321,84 @@ async fn a_room_that_is_left_alone_may_be_archived() {
     scene.gone().await;
     let mut again = scene.client(0, "owner").await;
     assert_eq!(again.ack("join", ROOM, json!({})).await["state"], json!({"a": 1}));
+}
+
+/// A bucket (S3's protocol) that is empty and takes what is written to it without ever answering. How many have tried.
+async fn silent_bucket() -> (String, Arc<AtomicUsize>) {
+    const EMPTY: &str =
+        "<?xml version=\"1.0\"?><ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let writes = Arc::new(AtomicUsize::new(0));
+    let counted = writes.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let counted = counted.clone();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while stream.read_buf(&mut head).await.is_ok_and(|read| read > 0) {
+                    if !head.starts_with(b"GET") {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                        std::future::pending::<()>().await;
+                    }
+                    if head.ends_with(b"\r\n\r\n") {
+                        let answer = format!(
+                            "HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\ncontent-length: {}\r\n\r\n{EMPTY}",
+                            EMPTY.len()
+                        );
+                        stream.write_all(answer.as_bytes()).await.unwrap();
+                        head.clear();
+                    }
+                }
+            });
+        }
+    });
+    (format!("http://{address}"), writes)
+}
+
+#[tokio::test]
+async fn an_archive_that_does_not_answer_holds_up_no_other_room() {
+    let (endpoint, writes) = silent_bucket().await;
+    let envs = [
+        ("JWT_SECRET", SECRET),
+        ("ARCHIVE_URL", "s3://bucket"),
+        ("AWS_ENDPOINT", endpoint.as_str()),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_REGION", "us-east-1"),
+        ("SWEEP_INTERVAL_SECONDS", "1"),
+        ("PRESENCE_GRACE_SECONDS", "1"),
+    ];
+    let mut cluster = Cluster::start(Store::Redis, 2, &envs).await;
+    let all = |user: &str| token(user, json!({"*": ["*"]}));
+    let mut owner = Client::connect_with(cluster.gateways[0].addr, &all("owner")).await;
+    let mut lost = Client::connect_with(cluster.gateways[0].addr, &all("lost")).await;
+    owner.ack("join", "well", json!({})).await;
+    lost.ack("join", "well", json!({})).await;
+    // More than are archived at once; by a gateway that dies over it, so that the other one has them all.
+    let mut closer = Client::connect_with(cluster.gateways[1].addr, &all("closer")).await;
+    for number in 0..8 {
+        let room = format!("ended-{number}");
+        closer.ack("join", &room, json!({})).await;
+        closer
+            .ack("room.status", &room, json!({"status": "completed"}))
+            .await;
+    }
+    drop(cluster.gateways.pop());
+    let begun = writes.load(Ordering::Relaxed);
+    eventually("archives are begun", || {
+        writes.load(Ordering::Relaxed) >= begun + 4
+    })
+    .await;
+    for round in 0..3 {
+        drop(lost);
+        let gone = |frame: &ServerFrame| {
+            frame.room.as_deref() == Some("well") && frame.data["left"][0]["reason"] == "timeout"
+        };
+        owner.until(gone).await;
+        // Also after the sweep has come by the rooms that wait.
+        lost = Client::connect_with(cluster.gateways[0].addr, &all("lost")).await;
+        lost.ack("join", "well", json!({ "messages": round })).await;
+    }
 }

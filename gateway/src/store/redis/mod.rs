@@ -33,7 +33,10 @@ mod users;
 mod wire;
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -86,6 +89,8 @@ pub struct RedisStore {
     subscriber: OnceLock<Subscriber>,
     /// What was found at the start.
     server: OnceLock<String>,
+    /// The registry has been seen to be whole.
+    whole: AtomicBool,
 }
 
 impl RedisStore {
@@ -110,6 +115,7 @@ impl RedisStore {
             live: Mutex::new(None),
             subscriber: OnceLock::new(),
             server: OnceLock::new(),
+            whole: AtomicBool::new(false),
         }))
     }
 
@@ -405,10 +411,14 @@ impl Store for RedisStore {
 
     fn look_after(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            if let Some(rooms) = registry::look_after(&self.commands).await?
-                && rooms > 0
-            {
-                tracing::warn!(rooms, "the registry of rooms was lost, and has been rebuilt");
+            let written = registry::look_after(&self.commands).await?;
+            let was_whole = self.whole.swap(true, Ordering::Relaxed);
+            if let Some(rooms) = written {
+                if was_whole {
+                    tracing::warn!(rooms, "the registry of rooms was lost, and has been rebuilt");
+                } else {
+                    tracing::info!(rooms, "the registry of rooms is written down");
+                }
             }
             Ok(())
         })
