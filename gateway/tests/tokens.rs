@@ -352,3 +352,85 @@ async fn keys_are_fetched_and_rotated() {
     wait_for(&new, None).await;
     assert!(!gateway.log().contains("s3cr3t"), "{}", gateway.log());
 }
+
+#[tokio::test]
+async fn a_key_that_is_not_in_the_set_is_fetched_once_and_then_refused() {
+    let keys = Arc::new(Mutex::new(Some(json!([jwk("rsa", "k1")]))));
+    let url = key_server(keys.clone()).await;
+    let gateway = Gateway::start(&[("JWKS_URL", url.as_str()), ("HEARTBEAT_MS", "60000")]);
+    gateway.ready().await;
+    let claims = json!({"sub": "ada", "exp": second() + 600, "rooms": {"*": ["*"]}});
+    let (good, strange) = (signed_by("rsa", "k1", &claims), signed_by("other", "k2", &claims));
+    // No key of the set has this algorithm.
+    let secret = signed(&claims);
+    for bad in [&strange, &secret] {
+        let mut client = Client::request(request(&gateway, "", &[])).await.unwrap();
+        client.send_text(auth(bad)).await;
+        let answer = client.until(|frame| frame.id.is_some()).await;
+        assert_eq!(answer.data["code"], "unauthenticated", "{}", answer.data);
+        assert_eq!(client.closed().await.0, 4002);
+    }
+    let mut client = Client::connect_with(gateway.addr, &good).await;
+    client.ack("join", "lobby", json!({})).await;
+    // What stands behind it in the same message is done under the token that stays.
+    let after = json!({"id": "a2", "type": "message.send", "room": "lobby", "data": {"body": "hi"}});
+    client.send_text(format!("[{},{after}]", auth(&strange))).await;
+    let answer = client.until(|frame| frame.id.as_deref() == Some("a1")).await;
+    assert_eq!(answer.data["code"], "unauthenticated", "{}", answer.data);
+    client.ack("state.get", "lobby", json!({})).await;
+    // The key is published, and the source is away when it is looked for: not known, so not refused for good.
+    *keys.lock().unwrap() = None;
+    let until = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        client.send_text(auth(&strange)).await;
+        let answer = client.until(|frame| frame.id.as_deref() == Some("a1")).await;
+        if answer.data["code"] == "unavailable" {
+            break;
+        }
+        assert_eq!(answer.data["code"], "unauthenticated", "{}", answer.data);
+        assert!(
+            tokio::time::Instant::now() < until,
+            "the keys are not asked for again"
+        );
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    *keys.lock().unwrap() = Some(json!([jwk("other", "k2")]));
+    loop {
+        client.send_text(auth(&strange)).await;
+        let answer = client.until(|frame| frame.id.as_deref() == Some("a1")).await;
+        if answer.kind == "ack" {
+            break;
+        }
+        assert_eq!(answer.data["code"], "unavailable", "{}", answer.data);
+        assert!(
+            tokio::time::Instant::now() < until + Duration::from_secs(30),
+            "no new keys"
+        );
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_join_that_waits_is_held_to_the_token_of_its_turn() {
+    let gateway = gateway(&[]);
+    let wide = token("ada", json!({"*": ["*"]}));
+    let narrow = token("ada", json!({"lobby": ["join", "send"]}));
+    let mut witness = Client::connect_with(gateway.addr, &token("bob", json!({"*": ["*"]}))).await;
+    witness.ack("join", "cellar", json!({})).await;
+    let mut client = Client::connect_with(gateway.addr, &wide).await;
+    // The join waits while the first token is looked at, and by then the second one counts.
+    let join = json!({"id": "j", "type": "join", "room": "cellar"});
+    client
+        .send_text(format!("[{},{join},{}]", auth(&wide), auth(&narrow)))
+        .await;
+    let answer = client.until(|frame| frame.id.as_deref() == Some("j")).await;
+    assert_eq!(answer.data["code"], "forbidden", "{}", answer.data);
+    let list = witness.ack("users.list", "cellar", json!({})).await;
+    assert_eq!(list["total"], 1, "{list}");
+    // A wider one opens it again, and the connection counts as any other.
+    client.send_text(auth(&wide)).await;
+    client.until(|frame| frame.id.as_deref() == Some("a1")).await;
+    client.ack("join", "cellar", json!({})).await;
+    witness.ack("message.send", "cellar", json!({"body": "hi"})).await;
+    client.event("message.sent", "cellar").await;
+}

@@ -325,3 +325,45 @@ async fn without_keys_nobody_says_anything() {
         401
     );
 }
+
+#[tokio::test]
+async fn frames_that_say_nothing_are_a_flood_too() {
+    let cluster = cluster(&[]).await;
+    let addr = cluster.gateways[0].addr;
+    let long = Value::from(vec![json!({"type": "ping"}); 65]).to_string();
+    for nothing in [
+        &long,
+        r#"{"id":" ","type":"ping"}"#,
+        r#"{"id":"1","type":"no.such"}"#,
+    ] {
+        let mut client = Client::connect_with(addr, &anyone("ada")).await;
+        for _ in 0..400 {
+            client.try_send(nothing.to_owned()).await;
+        }
+        assert_eq!(client.closed().await.0, 1008, "{nothing}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_muted_may_go_on_moving_a_hand() {
+    let cluster = cluster(&[]).await;
+    let addr = cluster.gateways[0].addr;
+    let all = support::tokens::token("owner", json!({"*": ["*"]}));
+    let mut owner = Client::connect_with(addr, &all).await;
+    owner.ack("join", ROOM, json!({})).await;
+    let mut client = Client::connect_with(addr, &anyone("ada")).await;
+    client.ack("join", ROOM, json!({})).await;
+    owner.ack("user.mute", ROOM, json!({"user": "ada"})).await;
+    client.event("user.muted", ROOM).await;
+    for n in 0..600 {
+        let moved = json!({"type": "move", "room": ROOM, "data": {"x": n, "y": 1}});
+        client.send_text(moved.to_string()).await;
+    }
+    client.ack("state.get", ROOM, json!({})).await;
+    // What is written by hand is another matter.
+    for _ in 0..400 {
+        let sent = json!({"id": "m", "type": "message.send", "room": ROOM, "data": {"body": 1}});
+        client.try_send(sent.to_string()).await;
+    }
+    assert_eq!(client.closed().await.0, 1008);
+}

@@ -46,8 +46,8 @@ pub struct Jwks {
     source: Source,
     client: reqwest::Client,
     keys: RwLock<Option<Arc<[Key]>>>,
-    /// When a fetch last began. Held while one is under way.
-    last: Mutex<Option<Instant>>,
+    /// When a fetch last began, and whether it succeeded. Held while one is under way.
+    last: Mutex<Option<(Instant, bool)>>,
 }
 
 impl Source {
@@ -93,15 +93,18 @@ impl Jwks {
         self.keys.read().clone()
     }
 
-    /// Fetches the set, unless that was done just now. Waits for a fetch that is under way. Whether it was fetched.
+    /// Fetches the set, unless that was done just now. Waits for a fetch that is under way. Whether
+    /// the last fetch succeeded.
     pub async fn refresh(&self) -> bool {
         let asked = Instant::now();
         let mut last = self.last.lock().await;
-        if last.is_some_and(|at| at > asked || asked - at < LEAST) {
-            return false;
+        if let Some((at, done)) = *last
+            && (at > asked || asked - at < LEAST)
+        {
+            return done;
         }
-        *last = Some(Instant::now());
-        match timeout(DEADLINE, self.fetch())
+        let began = Instant::now();
+        let done = match timeout(DEADLINE, self.fetch())
             .await
             .unwrap_or_else(|_| Err("no answer in time".to_owned()))
         {
@@ -115,7 +118,9 @@ impl Jwks {
                 tracing::warn!(error, kept, "JWKS_URL: the keys for tokens could not be read");
                 false
             }
-        }
+        };
+        *last = Some((began, done));
+        done
     }
 
     /// Keeps the set fresh, for ever.

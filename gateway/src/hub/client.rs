@@ -8,7 +8,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use roomgate_shared::{
     ids::{ConnectionId, UserId},
-    protocol::{CloseCode, ErrorCode, config::Rate},
+    protocol::{CloseCode, CommandType, ErrorCode, config::Rate},
 };
 use tokio::time::Instant;
 
@@ -35,19 +35,19 @@ const REFUSALS: Rate = Rate {
     burst: 200.0,
 };
 
-/// Whether a refusal is for what the client does, as against the state of things.
-fn is_own_fault(code: ErrorCode) -> bool {
+/// Whether a refusal is for what the client does, as against the state of things. `kind`: of the command, where what is
+/// refused is not the connection itself.
+fn is_own_fault(kind: Option<CommandType>, code: ErrorCode) -> bool {
     match code {
+        // Moves follow a hand, many a second and mostly without an id: nobody waits for what becomes of one.
+        ErrorCode::RateLimited | ErrorCode::Cooldown | ErrorCode::Muted => kind != Some(CommandType::Move),
         ErrorCode::Unauthenticated
         | ErrorCode::Forbidden
-        | ErrorCode::RateLimited
-        | ErrorCode::Cooldown
-        | ErrorCode::Muted
+        | ErrorCode::BadRequest
+        | ErrorCode::UnknownType
         | ErrorCode::Banned
         | ErrorCode::Kicked => true,
-        ErrorCode::BadRequest
-        | ErrorCode::UnknownType
-        | ErrorCode::NotJoined
+        ErrorCode::NotJoined
         | ErrorCode::NotFound
         | ErrorCode::RoomFull
         | ErrorCode::RoomClosed
@@ -124,6 +124,11 @@ impl Client {
         self.who.get().map_or(&NOBODY, |(user, _)| user)
     }
 
+    /// Whether it is this user's; nobody's before it has said who it is.
+    pub fn is_of(&self, user: &UserId) -> bool {
+        self.who.get().is_some_and(|(of, _)| of == user)
+    }
+
     /// The name to show.
     pub fn name(&self) -> &str {
         self.who.get().map_or("", |(_, name)| name)
@@ -163,8 +168,8 @@ impl Client {
     }
 
     /// A command was refused so. Who goes on and on with what is refused is closed with 1008; faults of ours do not count.
-    pub fn refused(&self, code: ErrorCode) {
-        if !is_own_fault(code) {
+    pub fn refused(&self, kind: Option<CommandType>, code: ErrorCode) {
+        if !is_own_fault(kind, code) {
             return;
         }
         let now = Instant::now();

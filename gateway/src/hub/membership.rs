@@ -61,7 +61,7 @@ impl Membership {
         self.closed.store(true, Ordering::Relaxed);
     }
 
-    /// The connection is gone; the store has yet to hear of it.
+    /// The connection is gone from the room; the store has yet to hear of it.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
     }
@@ -75,6 +75,8 @@ impl Membership {
     pub fn queued(&self, kind: CommandType) {
         if kind == CommandType::Join {
             self.joining.fetch_add(1, Ordering::AcqRel);
+            // A room that was left because the token did not cover it may be covered by the next one.
+            self.ended.store(false, Ordering::Relaxed);
         } else if kind == CommandType::Leave {
             self.leaving.store(true, Ordering::Relaxed);
         }

@@ -73,20 +73,20 @@ impl Clients {
     pub fn control(&self, control: &Control) -> usize {
         match control {
             Control::Revoked { user, before } => self.close_some(&CloseCode::TokenRevoked.into(), |client| {
-                client.user() == user && client.token_is_before(*before)
+                client.is_of(user) && client.token_is_before(*before)
             }),
             Control::TokenRevoked(id) => {
                 self.close_some(&CloseCode::TokenRevoked.into(), |client| client.token_is(id))
             }
             Control::Blocked(user) => {
-                self.close_some(&CloseCode::Blocked.into(), |client| client.user() == user)
+                self.close_some(&CloseCode::Blocked.into(), |client| client.is_of(user))
             }
             Control::Disconnect(user) => {
                 let closing = Closing {
                     code: CloseCode::Policy.code(),
                     reason: "disconnected by the operator".to_owned(),
                 };
-                self.close_some(&closing, |client| client.user() == user)
+                self.close_some(&closing, |client| client.is_of(user))
             }
         }
     }

@@ -64,9 +64,9 @@ pub(super) fn complete(
                         repair = Repair::Needed;
                         let lost =
                             Refusal::new(ErrorCode::Unavailable, "the room was lost and is being made anew");
-                        answer_error(&client, id.as_ref(), local, &lost);
+                        answer_error(&client, id.as_ref(), Some(kind), local, &lost);
                     }
-                    Err(refusal) => answer_error(&client, id.as_ref(), local, &refusal),
+                    Err(refusal) => answer_error(&client, id.as_ref(), Some(kind), local, &refusal),
                     Ok(Done::Swept(_) | Done::Buried(_) | Done::Exported(_)) => {
                         tracing::error!(room = %local.id(), "an answer that is none to a command");
                     }
@@ -114,7 +114,7 @@ pub(super) fn complete(
                 }
                 Err(refusal) => {
                     // It may not come in any more, for example because the room is full.
-                    answer_error(&client, None, local, &refusal);
+                    answer_error(&client, None, None, local, &refusal);
                     local.leave(&membership);
                 }
             },
@@ -203,19 +203,26 @@ pub(super) fn answer(client: &Client, id: Option<&CommandId>, text: impl FnOnce(
     }
 }
 
-fn answer_error(client: &Client, id: Option<&CommandId>, local: &LocalRoom, refusal: &Refusal) {
-    answer_error_for(client, id, local, refusal, None);
+fn answer_error(
+    client: &Client,
+    id: Option<&CommandId>,
+    kind: Option<CommandType>,
+    local: &LocalRoom,
+    refusal: &Refusal,
+) {
+    answer_error_for(client, id, kind, local, refusal, None);
 }
 
 pub(super) fn answer_error_for(
     client: &Client,
     id: Option<&CommandId>,
+    kind: Option<CommandType>,
     local: &LocalRoom,
     refusal: &Refusal,
     retry: Option<Duration>,
 ) {
     metrics().error(refusal.code).increment(1);
-    client.refused(refusal.code);
+    client.refused(kind, refusal.code);
     tracing::debug!(
         connection = %client.id,
         room = %local.id(),

@@ -285,7 +285,7 @@ impl RoomQueue {
         } = origin
         {
             membership.answered(kind);
-            answer_error_for(&client, id.as_ref(), &self.local, &refusal, retry);
+            answer_error_for(&client, id.as_ref(), Some(kind), &self.local, &refusal, retry);
             finish(&client, received, weight);
         }
     }

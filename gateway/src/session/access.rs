@@ -1,6 +1,12 @@
 //! Who the connection is: the command `auth`, the end of a token, what is forbidden.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use roomgate_shared::{
     ids::{CommandId, RoomId},
@@ -8,9 +14,12 @@ use roomgate_shared::{
 };
 use tokio::time::Instant;
 
-use super::{Ends, Session, admission};
+use super::{Asked, Ends, Session, admission};
 use crate::{
-    auth::{Authenticator, Identity, token::TokenError},
+    auth::{
+        Authenticator, Identity,
+        token::{Token, TokenError},
+    },
     hub::{Closing, text_frame},
     metrics::metrics,
     rooms::{Origin, Work},
@@ -85,38 +94,87 @@ impl Session {
             // There is nothing to check, and nothing that ends.
             return self.acknowledge_auth(id, "null");
         };
+        match verifier.verify(token, context.store.now_ms()) {
+            Err(error @ (TokenError::UnknownKey | TokenError::NoKeys)) => {
+                self.ask_for_keys(id, token, &error)
+            }
+            verified => *closing = self.authenticated(id, verified),
+        }
+    }
+
+    /// The token's key is not known: the keys are fetched, and until then the connection is not read.
+    fn ask_for_keys(&mut self, id: Option<&CommandId>, token: &str, error: &TokenError) {
+        if self.access.asked.is_some() {
+            return self.refuse_for_now(id, error);
+        }
+        let fresh = Arc::new(AtomicBool::new(false));
+        self.access.asked = Some(Box::new(Asked {
+            id: id.cloned(),
+            token: token.into(),
+            fresh: fresh.clone(),
+        }));
+        self.client.hold();
+        let (context, client) = (self.context.clone(), self.client.clone());
+        tokio::spawn(async move {
+            if let Authenticator::Token(verifier) = &context.auth
+                && let Some(jwks) = verifier.jwks()
+            {
+                fresh.store(jwks.refresh().await, Ordering::Relaxed);
+            }
+            client.release();
+        });
+    }
+
+    /// Looks again at a token whose key was not known, if the keys have been fetched.
+    pub(super) fn answer_asked(&mut self) {
+        if self.access.asked.is_none() || !self.client.may_read() {
+            return;
+        }
+        let context = self.context.clone();
+        let (Some(asked), Authenticator::Token(verifier)) = (self.access.asked.take(), &context.auth) else {
+            return;
+        };
+        let id = asked.id.as_ref();
+        match verifier.verify(&asked.token, context.store.now_ms()) {
+            Err(error @ TokenError::NoKeys) => self.refuse_for_now(id, &error),
+            Err(error @ TokenError::UnknownKey) if !asked.fresh.load(Ordering::Relaxed) => {
+                self.refuse_for_now(id, &error);
+            }
+            verified => {
+                if let Some(closing) = self.authenticated(id, verified) {
+                    self.client.outbox.close(closing);
+                }
+            }
+        }
+    }
+
+    fn refuse_for_now(&self, id: Option<&CommandId>, error: &TokenError) {
+        let later = Refusal {
+            retry_ms: Some(1_000),
+            ..Refusal::new(ErrorCode::Unavailable, error.to_string())
+        };
+        self.refuse_in(id, None, None, &later);
+    }
+
+    /// What comes of an `auth`; how the connection is to be closed, if it is.
+    fn authenticated(
+        &mut self,
+        id: Option<&CommandId>,
+        verified: Result<Token, TokenError>,
+    ) -> Option<Closing> {
         let unknown = matches!(self.access.ends, Ends::Unknown { .. });
-        let verified = verifier.verify(token, context.store.now_ms());
         let token = match verified {
             Ok(token) => token,
-            Err(error @ (TokenError::UnknownKey | TokenError::NoKeys)) => {
-                // Fetched meanwhile; who comes again soon is answered by it.
-                let auth = self.context.clone();
-                tokio::spawn(async move {
-                    if let Authenticator::Token(verifier) = &auth.auth
-                        && let Some(jwks) = verifier.jwks()
-                    {
-                        jwks.refresh().await;
-                    }
-                });
-                let later = Refusal {
-                    retry_ms: Some(1_000),
-                    ..Refusal::new(ErrorCode::Unavailable, error.to_string())
-                };
-                return self.refuse_in(id, None, &later);
-            }
             Err(error) => {
                 metrics().tokens_refused.increment(1);
                 self.refuse(id, None, ErrorCode::Unauthenticated, &error.to_string());
-                if unknown {
-                    *closing = Some(CloseCode::NotAuthenticated.into());
-                }
-                return;
+                return unknown.then(|| CloseCode::NotAuthenticated.into());
             }
         };
         if !unknown && token.user != *self.client.user() {
             let message = "the token is another user's; the one before stays";
-            return self.refuse(id, None, ErrorCode::Unauthenticated, message);
+            self.refuse(id, None, ErrorCode::Unauthenticated, message);
+            return None;
         }
         let expires = token.expires;
         let identity = Identity::from(token);
@@ -128,6 +186,7 @@ impl Session {
             admission::look_again(&self.context, &self.client);
         }
         self.acknowledge_auth(id, &expires.to_string());
+        None
     }
 
     fn acknowledge_auth(&self, id: Option<&CommandId>, expires: &str) {

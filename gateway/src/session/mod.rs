@@ -8,7 +8,12 @@ mod access;
 pub mod admission;
 mod commands;
 
-use std::{cell::RefCell, collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use roomgate_shared::{
     ids::{CommandId, ConnectionId, NodeId, RoomId},
@@ -130,6 +135,16 @@ struct Access {
     ends: Ends,
     /// A new time at which the connection is to be looked at.
     alarm: Option<Instant>,
+    /// An `auth` that waits for keys.
+    asked: Option<Box<Asked>>,
+}
+
+/// A token whose key was not known when it came.
+struct Asked {
+    id: Option<CommandId>,
+    token: Box<str>,
+    /// The keys are what their source gives.
+    fresh: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -169,6 +184,7 @@ impl Session {
                 grants: Grants::Token([].into()),
                 ends: Ends::Unknown { by },
                 alarm: Some(by),
+                asked: None,
             },
             address,
             counted: None,
@@ -225,6 +241,12 @@ impl Session {
             decoder.decode(frame, |item| match item {
                 Ok(incoming) => self.command(&incoming, received, size, &mut closing),
                 Err(malformed) => {
+                    if closing.is_some() {
+                        return;
+                    }
+                    if let Err(wait) = self.pace(received) {
+                        return self.refuse_in(None, None, None, &too_fast(wait));
+                    }
                     // A batch too long or an id too strange is a mistake, but no babble.
                     wrong |= !matches!(malformed, Malformed::BatchSize | Malformed::Id(_));
                     self.refuse(None, None, ErrorCode::BadRequest, &malformed_message(&malformed));
@@ -239,6 +261,18 @@ impl Session {
         } else {
             Ok(())
         }
+    }
+
+    /// Counts a command.
+    ///
+    /// # Errors
+    /// It is one too many; how long until the next one may come.
+    fn pace(&mut self, now: Instant) -> Result<(), Duration> {
+        let Some(rate) = self.context.commands else {
+            return Ok(());
+        };
+        let pace = self.pace.get_or_insert_with(|| Box::new(Bucket::new(rate, now)));
+        pace.take(rate, now)
     }
 
     fn count_malformed(&mut self, now: Instant) -> Result<(), Closing> {
@@ -269,13 +303,8 @@ impl Session {
             return;
         }
         let id = incoming.id.as_ref();
-        if let Some(rate) = self.context.commands {
-            let pace = self
-                .pace
-                .get_or_insert_with(|| Box::new(Bucket::new(rate, received)));
-            if let Err(wait) = pace.take(rate, received) {
-                return self.refuse_in(id, None, &too_fast(wait));
-            }
+        if let Err(wait) = self.pace(received) {
+            return self.refuse_in(id, None, None, &too_fast(wait));
         }
         if matches!(self.access.ends, Ends::Unknown { .. }) && incoming.kind != Some(CommandType::Auth) {
             let message = "say first who you are, by the command auth";
@@ -332,7 +361,7 @@ impl Session {
             Payment::Pending
         };
         if let Payment::Refused(wait) = payment {
-            return self.refuse_in(id, Some(&room), &too_fast(wait));
+            return self.refuse_in(id, Some(&room), Some(kind), &too_fast(wait));
         }
         let paid = payment == Payment::Paid;
         if let Some(membership) = membership.as_ref().filter(|membership| membership.may_act()) {
@@ -342,7 +371,7 @@ impl Session {
                 for (_, position) in positions {
                     let moved = self.context.rooms.moved(&room, &self.client, position.clone());
                     if let Err(refusal) = moved {
-                        return self.refuse_in(id, Some(&room), &refusal);
+                        return self.refuse_in(id, Some(&room), Some(kind), &refusal);
                     }
                 }
                 return self.acknowledge(id, &room);
@@ -436,11 +465,22 @@ impl Session {
     /// Goes on with the rest of an array, as far as the client's allowance reaches; `true` when none is left. Called
     /// before each read.
     pub fn proceed(&mut self) -> bool {
+        self.answer_asked();
         while self.client.may_read() {
             let Some(mut next) = self.waiting.pop_front() else {
                 self.waiting = VecDeque::new();
                 return true;
             };
+            // Its token may be another one by now.
+            if let Origin::Command {
+                membership, id, kind, ..
+            } = &next.work.origin
+                && !kind.is_allowed_by(self.access.grants.of(&next.room))
+            {
+                membership.answered(*kind);
+                self.forbid(id.as_ref(), &next.room, *kind);
+                continue;
+            }
             if !next.paid {
                 match self
                     .context
@@ -471,7 +511,7 @@ impl Session {
         } = waiting.work.origin
         {
             membership.answered(kind);
-            self.refuse_in(id.as_ref(), Some(&waiting.room), &too_fast(wait));
+            self.refuse_in(id.as_ref(), Some(&waiting.room), Some(kind), &too_fast(wait));
         }
     }
 
@@ -484,7 +524,7 @@ impl Session {
 
     fn refuse(&self, id: Option<&CommandId>, room: Option<&RoomId>, code: ErrorCode, message: &str) {
         metrics().error(code).increment(1);
-        self.client.refused(code);
+        self.client.refused(None, code);
         tracing::debug!(
             connection = %self.client.id,
             room = room.map(RoomId::as_str),
@@ -498,9 +538,16 @@ impl Session {
         )));
     }
 
-    fn refuse_in(&self, id: Option<&CommandId>, room: Option<&RoomId>, refusal: &Refusal) {
+    /// `kind`: of the command, where what is refused is not the connection itself.
+    fn refuse_in(
+        &self,
+        id: Option<&CommandId>,
+        room: Option<&RoomId>,
+        kind: Option<CommandType>,
+        refusal: &Refusal,
+    ) {
         metrics().error(refusal.code).increment(1);
-        self.client.refused(refusal.code);
+        self.client.refused(kind, refusal.code);
         self.client.outbox.push_answer(text_frame(&event::error_text(
             id,
             room,

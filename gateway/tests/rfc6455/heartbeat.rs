@@ -80,3 +80,25 @@ async fn traffic_is_a_sign_of_life() {
     assert!(pings <= 5, "{pings} pings in five heartbeats");
     ws.expect_alive().await;
 }
+
+/// The same timer serves the heartbeat and the end of tokens: what comes between a ping and its answer is not silence.
+#[tokio::test]
+async fn a_notice_between_a_ping_and_its_answer_ends_nothing() {
+    use crate::support::tokens::{SECRET, signed};
+    let gateway = start(&[
+        ("AUTH_MODE", "jwt"),
+        ("JWT_SECRET", SECRET),
+        ("JWT_LEEWAY_SECONDS", "0"),
+        ("HEARTBEAT_MS", "2000"),
+    ]);
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    // Told 60 s before its end: half a second after the ping.
+    let token = signed(&serde_json::json!({"sub": "ada", "exp": now + 62.5}));
+    let mut ws = Ws::open(&gateway, &format!("/ws?token={token}")).await;
+    assert_eq!(ws.next_json().await["type"], "welcome");
+    let payload = expect_ping(&mut ws).await;
+    assert_eq!(ws.next_json().await["type"], "token.expiring");
+    ws.send(&[pong(payload)]).await;
+    ws.send(&[text(r#"{"id":"p","type":"ping"}"#)]).await;
+    assert_eq!(ws.next_json().await["type"], "pong");
+}

@@ -119,7 +119,7 @@ struct Connection<H> {
     /// Frames taken from the outbox; the first may be written in part.
     out: VecDeque<Piece>,
     phase: Phase,
-    /// When the peer was last heard.
+    /// When the peer was last heard, or pinged.
     heard: Instant,
     /// A ping is unanswered.
     pinged: bool,
@@ -162,6 +162,11 @@ impl<H: Handler> Connection<H> {
                 Phase::Closing { .. } => self.out.is_empty(),
                 Phase::Lingering => true,
             };
+            // What had to wait may have set a time of its own.
+            self.heed();
+            if self.alarm.is_some() {
+                continue;
+            }
             if !may_read {
                 return Poll::Pending;
             }
@@ -373,6 +378,8 @@ impl<H: Handler> Connection<H> {
                     self.begin_close(&CloseCode::NoPong.into());
                 } else {
                     self.pinged = true;
+                    // Its answer has as long as its silence had, whatever else the timer is for meanwhile.
+                    self.heard = now;
                     self.handler.client().outbox.push_answer(ping_frame());
                     self.alarm = Some(now + self.timing.heartbeat);
                 }
