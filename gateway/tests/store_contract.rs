@@ -113,7 +113,8 @@ macro_rules! contract {
                 ending: a_completed_room_takes_nothing_more, a_room_goes_out_and_comes_back_equal,
                     a_room_that_is_there_is_not_restored_over, trouble_keeps_the_room,
                     a_completed_room_is_handed_out_until_it_is_gone, an_idle_room_may_be_completed_by_a_sweep;
-                users: a_budget_is_one_over_all_nodes, connections_are_counted_over_all_nodes,
+                users: a_budget_is_one_over_all_nodes, a_lane_does_not_end_the_budget_of_another,
+                    connections_are_counted_over_all_nodes,
                     what_an_operator_says_holds_and_is_told;
                 property: replaying_events_gives_the_picture;
             }

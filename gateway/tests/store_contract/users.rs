@@ -58,6 +58,23 @@ pub(crate) async fn a_budget_is_one_over_all_nodes<B: Backend>() {
     );
 }
 
+pub(crate) async fn a_lane_does_not_end_the_budget_of_another<B: Backend>() {
+    let nodes = nodes::<B>().await;
+    let (store, ada) = (&nodes.node(0).store, user("ada"));
+    let rate = |per_second, burst| Rate { per_second, burst };
+    let spend = async |lane, want, rate| store.users().spend(&ada, lane, want, rate).await.unwrap();
+    let slow = rate(0.01, 5.0);
+    assert_eq!(spend(Lane::Joins, 5, slow).await.granted, 5);
+    // Full again in a tenth of a second, and known for another second.
+    let began = store.now_ms();
+    assert_eq!(spend(Lane::Messages, 1, rate(1_000.0, 100.0)).await.granted, 1);
+    eventually("the fast lane's budget is forgotten", async || {
+        store.now_ms() > began + 1_300
+    })
+    .await;
+    assert_eq!(spend(Lane::Joins, 5, slow).await.granted, 0);
+}
+
 pub(crate) async fn connections_are_counted_over_all_nodes<B: Backend>() {
     let nodes = nodes::<B>().await;
     for holder in [Holder::User(user("a{d}a")), Holder::Address("2001:db8::".into())] {

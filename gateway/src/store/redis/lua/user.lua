@@ -29,8 +29,9 @@ local USER = {
     tokens = min(burst, tokens + max(0, now - at) * per / 1000)
     local granted = min(want, floor(tokens))
     call('HSET', key, lane, format('%.3f %d', tokens - granted, now))
-    -- A bucket that is full again need not be known.
-    call('PEXPIRE', key, format('%d', math.ceil(burst / per * 1000) + 1000))
+    -- A bucket that is full again need not be known. The other lanes' may take longer: the later end stands.
+    local life = format('%d', math.ceil(burst / per * 1000) + 1000)
+    if call('PEXPIRE', key, life, 'NX') == 0 then call('PEXPIRE', key, life, 'GT') end
     return { granted, granted > 0 and 0 or math.ceil((1 - tokens) * 1000 / per) }
   end,
   enter = function(key, now, argv)
