@@ -5,6 +5,8 @@
 
 #[path = "store_contract/commands.rs"]
 mod commands;
+#[path = "store_contract/connections.rs"]
+mod connections;
 #[path = "store_contract/counts.rs"]
 mod counts;
 #[path = "store_contract/edits.rs"]

@@ -8,7 +8,7 @@ use roomgate_shared::{
 };
 use tokio::time::Instant;
 
-use super::{Ends, Session, admission};
+use super::{Ends, Session};
 use crate::{
     auth::{Authenticator, Identity, token::TokenError},
     hub::{Closing, text_frame},
@@ -125,7 +125,9 @@ impl Session {
         } else {
             self.take_over(identity);
             self.leave_what_is_not_covered();
-            admission::look_again(&self.context, &self.client);
+            if let Some(admission) = &self.admission {
+                admission.ask();
+            }
         }
         self.acknowledge_auth(id, &expires.to_string());
     }

@@ -21,7 +21,6 @@ use crate::{
 #[derive(Default)]
 pub(super) struct KnownUsers {
     budgets: Mutex<Budgets>,
-    connections: Mutex<HashMap<Holder, u64>>,
     /// Since when a user's tokens are revoked, and until when that is known.
     revoked: Mutex<HashMap<UserId, (u64, u64)>>,
     tokens: Mutex<HashMap<Box<str>, u64>>,
@@ -76,25 +75,15 @@ impl Users for MemoryStore {
         Box::pin(async move { Ok(Spent { granted, retry_ms }) })
     }
 
-    fn enter<'a>(&'a self, holder: &'a Holder, most: u64) -> BoxFuture<'a, Result<bool, StoreError>> {
-        let mut connections = self.users.connections.lock();
-        let count = connections.get(holder).copied().unwrap_or(0);
-        let entered = count < most;
-        if entered {
-            connections.insert(holder.clone(), count + 1);
-        }
-        Box::pin(async move { Ok(entered) })
-    }
-
-    fn exit(&self, holder: &Holder) {
-        let mut connections = self.users.connections.lock();
-        match connections.get_mut(holder) {
-            Some(count) if *count > 1 => *count -= 1,
-            Some(_) => {
-                connections.remove(holder);
-            }
-            None => {}
-        }
+    /// There is no other node: what is here is all there is.
+    fn count<'a>(
+        &'a self,
+        _: &'a Holder,
+        here: u64,
+        more: u64,
+        most: u64,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move { Ok(more.min(most.saturating_sub(here))) })
     }
 
     fn standing<'a>(
