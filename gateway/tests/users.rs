@@ -246,6 +246,24 @@ async fn who_goes_while_redis_is_away_does_not_count_on() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_stops_in_good_order_leaves_nobody_counted() {
+    let (redis, _proxy, [mut first, second]) = apart().await;
+    let mut clients = Vec::new();
+    for user in ["ada", "bob", "cy"] {
+        clients.push(stays(first.addr, user, None).await.unwrap());
+    }
+    let counted = || redis.ask(&["KEYS", "user:*:connections"]);
+    assert_eq!(counted().lines().filter(|line| !line.is_empty()).count(), 3);
+    first.terminate();
+    for client in &mut clients {
+        assert_eq!(client.closed().await.0, 1012);
+    }
+    first.ended(support::client::DEADLINE).await;
+    assert_eq!(counted().trim(), "");
+    stays(second.addr, "ada", None).await.unwrap();
+}
+
+#[tokio::test]
 async fn who_could_not_be_asked_about_is_asked_about_again() {
     let (redis, _proxy, gateways) = apart().await;
     redis.ask(&["SET", "user:{bob}:blocked", "-"]);

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use roomgate::{
     limits::connections::{Connections, MostConnections, Place},
     store::{
-        Holder, SharedStore, StoreLimits,
+        Holder, Readiness, SharedStore, StoreLimits,
         redis::{RedisConfig, RedisStore},
     },
 };
@@ -225,17 +225,18 @@ async fn who_was_taken_for_gone_is_counted_again() {
     let node = Counting::start(&server.url(), "a", 3).await;
     let _place = node.enter().await.unwrap();
     server.ask(&["DEL", KEY]);
-    let pid = server.pid();
+    let (pid, name) = (server.pid(), node.store.instance());
     RedisServer::signal(&pid, "-STOP");
     eventually("Redis is away", async || {
-        node.connections.enter(&ada()).await.is_err()
+        node.store.readiness() != Readiness::Ready
     })
     .await;
     let stopped = node.store.now_ms();
-    eventually("for long enough to end leases", async || {
-        node.store.now_ms() > stopped + 1_500
+    eventually("for longer than a moment", async || {
+        node.store.now_ms() > stopped + 1_200
     })
     .await;
     RedisServer::signal(&pid, "-CONT");
     until_counted(&server, &node, 1).await;
+    assert_eq!(node.store.instance(), name);
 }

@@ -307,6 +307,8 @@ async fn what_an_operator_says_waits_for_replicas_too() {
     let standing = node.store.users().standing(&ada, None).await.unwrap();
     assert!(standing.is_blocked);
     eventually("it is told", async || node.heard.controls().len() == 4).await;
+    let unblocked = say(OperatorCommand::Unblock(ada.clone())).await;
+    assert!(matches!(unblocked, Err(StoreError::Timeout(_))), "{unblocked:?}");
     // What nobody is told is not waited for.
     let holder = Holder::User(ada);
     assert_eq!(node.store.users().count(&holder, 0, 1, 1).await.unwrap(), 1);
