@@ -20,7 +20,7 @@ use crate::{
     auth::Authenticator,
     descriptors,
     hub::{Closing, Hub},
-    limits::budget::Budgets,
+    limits::{budget::Budgets, connections::Connections},
     net::{
         clients::Clients,
         http::{self, Server},
@@ -167,7 +167,7 @@ impl App {
             heartbeat_ms: limits.heartbeat_ms,
             auto_create: settings.access.auto_create_rooms,
             auth: settings.authenticator()?,
-            most: settings.most_connections(),
+            connections: Connections::new(settings.most_connections(), store.clone()),
             commands: settings.commands(),
             budgets: Budgets::new(settings.user_rates(), store.clone()),
         });
@@ -232,6 +232,8 @@ impl App {
             self.clients.clone(),
         ));
         let keys = tokio::spawn(fetch_keys(self.sessions.clone()));
+        let connections = self.sessions.connections.clone();
+        let counting = tokio::spawn(connections.clone().run());
         let run = async {
             match &self.redis {
                 Some((store, wait)) => {
@@ -264,7 +266,9 @@ impl App {
         let quiet = async {
             let _ = serving.await;
             // A store that is away cannot be told who left.
-            while self.rooms.open_rooms() > 0 && self.store.readiness() == Readiness::Ready {
+            while (self.rooms.open_rooms() > 0 || connections.is_telling())
+                && self.store.readiness() == Readiness::Ready
+            {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
@@ -281,6 +285,7 @@ impl App {
         upkeep.abort();
         keys.abort();
         looking.abort();
+        counting.abort();
         Ok(())
     }
 }

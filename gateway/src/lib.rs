@@ -24,3 +24,4 @@ pub mod session;
 pub mod settings;
 pub mod settings_docs;
 pub mod store;
+pub mod tidy;

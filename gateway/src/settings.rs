@@ -16,9 +16,11 @@ use crate::{
         jwks::{Jwks, Source},
         token::{Keys, Verifier},
     },
-    limits::budget::{self, Rates},
+    limits::{
+        budget::{self, Rates},
+        connections::MostConnections,
+    },
     net::address,
-    session::admission::MostConnections,
     store::{PresenceMode, StoreLimits},
 };
 

@@ -10,12 +10,15 @@ use parking_lot::Mutex;
 use roomgate::{
     auth::{Authenticator, Identity, grants::Grants},
     hub::Hub,
-    limits::budget::{Budgets, Rates},
+    limits::{
+        budget::{Budgets, Rates},
+        connections::{Connections, MostConnections},
+    },
     rooms::{
         Rooms,
         presence::{self, Pace},
     },
-    session::{Session, SessionContext, admission::MostConnections},
+    session::{Session, SessionContext},
     store::{
         EventSink, SharedStore, StoreLimits,
         memory::MemoryStore,
@@ -81,6 +84,7 @@ impl Gateway {
         tokio::spawn(presence::run(Arc::clone(&rooms), pace));
         let started = store.now_ms();
         let budgets = Budgets::new(Rates::new(), Arc::clone(&store));
+        let connections = Connections::new(MostConnections::default(), Arc::clone(&store));
         let context = SessionContext {
             rooms,
             store,
@@ -95,7 +99,7 @@ impl Gateway {
             heartbeat_ms: 25_000,
             auto_create: true,
             auth: Authenticator::Anonymous,
-            most: MostConnections::default(),
+            connections,
             commands: None,
             budgets,
         };

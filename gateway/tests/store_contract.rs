@@ -5,6 +5,8 @@
 
 #[path = "store_contract/commands.rs"]
 mod commands;
+#[path = "store_contract/connections.rs"]
+mod connections;
 #[path = "store_contract/counts.rs"]
 mod counts;
 #[path = "store_contract/edits.rs"]
@@ -115,7 +117,8 @@ macro_rules! contract {
                     a_completed_room_is_handed_out_until_it_is_gone,
                     a_command_happens_once_over_the_end_of_a_room, a_room_goes_on_behind_a_clock_that_was_ahead,
                     an_idle_room_may_be_completed_by_a_sweep;
-                users: a_budget_is_one_over_all_nodes, connections_are_counted_over_all_nodes,
+                users: a_budget_is_one_over_all_nodes, a_lane_does_not_end_the_budget_of_another,
+                    connections_are_counted_over_all_nodes,
                     what_an_operator_says_holds_and_is_told;
                 property: replaying_events_gives_the_picture;
             }

@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 use support::{
     client::Client,
     cluster::{Cluster, Store},
+    process::Gateway,
+    proxy::{ALL, Direction, Proxy},
+    redis_server::RedisServer,
     tokens::{SECRET, second, signed, token},
 };
 use tokio::{
@@ -203,6 +206,112 @@ async fn until_it_stays(addr: SocketAddr) -> Client {
         assert!(Instant::now() < end, "what is gone counts on");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+}
+
+/// A Redis, and gateways with one connection for each user. What the first says to Redis goes through a proxy.
+async fn apart() -> (RedisServer, Proxy, [Gateway; 2]) {
+    let redis = RedisServer::start();
+    let proxy = Proxy::start(redis.port()).await;
+    let start = |node: &str, url: &str| {
+        Gateway::start(&[
+            ("NODE_ID", node),
+            ("REDIS_URL", url),
+            ("REDIS_TIMEOUT_MS", "500"),
+            ("HEARTBEAT_MS", "60000"),
+            ("JWT_SECRET", SECRET),
+            ("API_KEYS", API_KEY),
+            ("MAX_CONNECTIONS_PER_USER", "1"),
+        ])
+    };
+    let (proxied, direct) = (proxy.url(), redis.url());
+    // Starting waits for the gateway on this thread, which the proxy needs.
+    let first = tokio::task::spawn_blocking(move || start("gw-1", &proxied));
+    let gateways = [first.await.unwrap(), start("gw-2", &direct)];
+    for gateway in &gateways {
+        gateway.ready().await;
+    }
+    (redis, proxy, gateways)
+}
+
+#[tokio::test]
+async fn who_goes_while_redis_is_away_does_not_count_on() {
+    let (_redis, proxy, gateways) = apart().await;
+    let ada = stays(gateways[0].addr, "ada", None).await.unwrap();
+    assert_eq!(stays(gateways[1].addr, "ada", None).await.err(), Some(4005));
+    proxy.swallow(Direction::Both, ALL);
+    proxy.cut();
+    ada.close().await;
+    proxy.resume();
+    until_it_stays(gateways[1].addr).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_in_good_order_leaves_nobody_counted() {
+    let (redis, _proxy, [mut first, second]) = apart().await;
+    let mut clients = Vec::new();
+    for user in ["ada", "bob", "cy"] {
+        clients.push(stays(first.addr, user, None).await.unwrap());
+    }
+    let counted = || redis.ask(&["KEYS", "user:*:connections"]);
+    assert_eq!(counted().lines().filter(|line| !line.is_empty()).count(), 3);
+    first.terminate();
+    for client in &mut clients {
+        assert_eq!(client.closed().await.0, 1012);
+    }
+    first.ended(support::client::DEADLINE).await;
+    assert_eq!(counted().trim(), "");
+    stays(second.addr, "ada", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_could_not_be_asked_about_is_asked_about_again() {
+    let (redis, _proxy, gateways) = apart().await;
+    redis.ask(&["SET", "user:{bob}:blocked", "-"]);
+    let pid = redis.pid();
+    RedisServer::signal(&pid, "-STOP");
+    // Redis does not answer, which is no reason to keep anybody out.
+    let ada = stays(gateways[0].addr, "ada", None);
+    let bob = stays(gateways[0].addr, "bob", None);
+    let (ada, bob) = tokio::join!(ada, bob);
+    let (_ada, mut bob) = (ada.unwrap(), bob.unwrap());
+    RedisServer::signal(&pid, "-CONT");
+    assert_eq!(bob.closed().await.0, 4003);
+    let end = Instant::now() + support::client::DEADLINE;
+    while redis.ask(&["HLEN", "user:{ada}:connections"]).trim() != "1" {
+        assert!(Instant::now() < end, "she is never counted");
+        tokio::task::yield_now().await;
+    }
+    gateways[1].ready().await;
+    assert_eq!(stays(gateways[1].addr, "ada", None).await.err(), Some(4005));
+}
+
+#[tokio::test]
+async fn what_an_operator_said_to_a_gateway_cut_off_holds_when_it_is_back() {
+    let (redis, proxy, gateways) = apart().await;
+    let mut ada = stays(gateways[0].addr, "ada", None).await.unwrap();
+    proxy.swallow(Direction::Both, ALL);
+    proxy.cut();
+    let heard = |count: u64| {
+        let text = redis.ask(&["PUBSUB", "NUMSUB", "nodes:control"]);
+        text.lines().nth(1).unwrap().trim() == count.to_string()
+    };
+    let until = async |count| {
+        let end = Instant::now() + support::client::DEADLINE;
+        while !heard(count) {
+            assert!(Instant::now() < end, "not heard by {count}");
+            tokio::task::yield_now().await;
+        }
+    };
+    until(1).await;
+    assert_eq!(
+        post(gateways[1].addr, "users/ada/block", API_KEY, "").await.0,
+        200
+    );
+    // It hears again what is said from now on, and cannot ask yet.
+    proxy.swallow(Direction::Both, |said| said.contains(":calls"));
+    until(2).await;
+    proxy.resume();
+    assert_eq!(ada.closed().await.0, 4003);
 }
 
 #[tokio::test]

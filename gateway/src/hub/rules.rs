@@ -15,9 +15,9 @@ use roomgate_shared::{
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::store::Refusal;
+use crate::{store::Refusal, tidy::Tidy};
 
-/// Users whose last move is remembered; past it, those whose pause is over are forgotten.
+/// Users whose last move is remembered before those whose pause is over are first forgotten.
 const FORGET_AT: usize = 1024;
 
 /// See the module. There is one only for a room that demands something.
@@ -31,6 +31,7 @@ pub(super) struct Rules {
     rate: Option<Rate>,
     tokens: Option<(f64, Instant)>,
     moved: HashMap<UserId, Instant>,
+    tidy: Tidy<FORGET_AT>,
 }
 
 /// What a picture says of it; see [`Joined::rules`](crate::store::Joined::rules).
@@ -112,9 +113,7 @@ impl Rules {
             self.tokens = Some((tokens - 1.0, now));
         }
         if let Some(pause) = self.pause {
-            if self.moved.len() >= FORGET_AT {
-                self.moved.retain(|_, last| now < *last + pause);
-            }
+            self.tidy.tidy(&mut self.moved, |last| now < *last + pause);
             self.moved.insert(user.clone(), now);
         }
         Ok(())

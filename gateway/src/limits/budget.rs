@@ -14,11 +14,12 @@ use tokio::time::Instant;
 use crate::{
     hub::Client,
     store::{SharedStore, Spent, StoreError},
+    tidy::Tidy,
 };
 
 /// How long tokens are kept that were not used.
 const KEPT: Duration = Duration::from_secs(1);
-/// Budgets that are known at most before those that have run out of time are forgotten.
+/// Budgets that are known before those that have run out of time are first forgotten.
 const FORGET_AT: usize = 4096;
 
 /// Rates by lane; none for a lane without a limit.
@@ -28,7 +29,13 @@ pub type Rates = HashMap<Lane, Rate>;
 pub struct Budgets {
     rates: Rates,
     store: SharedStore,
-    known: Mutex<HashMap<(UserId, Lane), Known>>,
+    known: Mutex<AllKnown>,
+}
+
+#[derive(Default)]
+struct AllKnown {
+    by_key: HashMap<(UserId, Lane), Known>,
+    tidy: Tidy<FORGET_AT>,
 }
 
 enum Known {
@@ -67,12 +74,11 @@ impl Budgets {
             return Payment::Paid;
         };
         let mut known = self.known.lock();
-        if known.len() >= FORGET_AT {
-            known.retain(|_, known| match known {
-                Known::Tokens(_, until) | Known::None(until) => *until > now,
-                Known::Asking(_) => true,
-            });
-        }
+        let AllKnown { by_key: known, tidy } = &mut *known;
+        tidy.tidy(known, |known| match known {
+            Known::Tokens(_, until) | Known::None(until) => *until > now,
+            Known::Asking(_) => true,
+        });
         let key = (client.user().clone(), lane);
         match known.get_mut(&key) {
             Some(Known::Tokens(tokens, until)) if *tokens > 0 && *until > now => {
@@ -109,7 +115,7 @@ impl Budgets {
                 Known::Tokens(want, now + KEPT)
             }
         };
-        let before = self.known.lock().insert((user, lane), next);
+        let before = self.known.lock().by_key.insert((user, lane), next);
         if let Some(Known::Asking(waiting)) = before {
             for client in waiting {
                 client.release();

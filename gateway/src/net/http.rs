@@ -228,7 +228,7 @@ async fn upgrade(
     }
     let id = ConnectionId::new(server.nonce, counter);
     // Only where it is counted: an idle connection need not remember it.
-    let address = (server.sessions.most.address > 0)
+    let address = (server.sessions.connections.most().address > 0)
         .then(|| address::name(address::client(peer, request.headers(), &server.proxies)));
     let open = Open {
         serving: serving.clone(),

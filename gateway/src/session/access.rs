@@ -14,7 +14,7 @@ use roomgate_shared::{
 };
 use tokio::time::Instant;
 
-use super::{Asked, Ends, Session, admission};
+use super::{Asked, Ends, Session};
 use crate::{
     auth::{
         Authenticator, Identity,
@@ -183,7 +183,9 @@ impl Session {
         } else {
             self.take_over(identity);
             self.leave_what_is_not_covered();
-            admission::look_again(&self.context, &self.client);
+            if let Some(admission) = &self.admission {
+                admission.ask();
+            }
         }
         self.acknowledge_auth(id, &expires.to_string());
         None

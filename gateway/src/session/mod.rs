@@ -32,13 +32,14 @@ use crate::{
     limits::{
         bucket::Bucket,
         budget::{Budgets, Payment},
+        connections::Connections,
     },
     metrics::metrics,
     rooms::{Known, Origin, Rooms, Work},
     store::{CommandKey, Op, Refusal, SharedStore},
 };
 
-use self::admission::{Counted, MostConnections};
+use self::admission::Admission;
 
 /// Malformed frames within [`MALFORMED_WINDOW`] that end a connection.
 const MALFORMED_ALLOWED: usize = 10;
@@ -65,8 +66,8 @@ pub struct SessionContext {
     pub auto_create: bool,
     /// How users are known.
     pub auth: Authenticator,
-    /// How many connections there may be.
-    pub most: MostConnections,
+    /// How many connections there are, and may be.
+    pub connections: Arc<Connections>,
     /// Commands that a connection may send; `None`: any number.
     pub commands: Option<Rate>,
     /// What users may send over all rooms and nodes.
@@ -88,7 +89,8 @@ pub struct Session {
     access: Access,
     /// Where it comes from, until it has been admitted.
     address: Option<Box<str>>,
-    counted: Option<Arc<Counted>>,
+    /// Where anything is to be asked.
+    admission: Option<Arc<Admission>>,
     /// Commands that are left to it, once it has sent one.
     pace: Option<Box<Bucket>>,
 }
@@ -187,7 +189,7 @@ impl Session {
                 asked: None,
             },
             address,
-            counted: None,
+            admission: None,
             pace: None,
         };
         if let Some(identity) = identity {
@@ -221,7 +223,7 @@ impl Session {
             .outbox
             .push_answer(text_frame(&format!(r#"{{"type":"welcome","data":{data}}}"#)));
         self.take_over(identity);
-        self.counted = admission::admit(&self.context, &self.client, self.address.take());
+        self.admission = admission::admit(&self.context, &self.client, self.address.take());
     }
 
     /// The connection.

@@ -4,12 +4,14 @@
 //!
 //! - A **budget** is a token bucket of a user and lane: however many nodes spend from it, no more is granted than `burst` and
 //!   `per_second` allow, by the store's clock.
-//! - **Connections** are counted over all nodes. What a node that has died leaves behind stops counting when its lease has
-//!   ended and nothing of it has changed for as long.
+//! - **Connections** are counted over all nodes. Each says how many it has, as a number that stands for itself; it says so
+//!   again when it has another name ([`Store::instance`]), after an interruption, and before seven days have passed. What a
+//!   node that has died leaves behind stops counting when its lease has ended and nothing of it has changed for as long.
 //! - **Revocation and blocks** hold when the call has answered, and are told to every node ([`EventSink::control`]) at most
 //!   once; [`Users::standing`] says what holds.
 //!
 //! [`EventSink::control`]: super::EventSink::control
+//! [`Store::instance`]: super::Store::instance
 
 use std::time::Duration;
 
@@ -117,15 +119,19 @@ pub trait Users: Send + Sync {
         rate: Rate,
     ) -> BoxFuture<'a, Result<Spent, StoreError>>;
 
-    /// Counts one more connection of this node, unless there are `most` on all nodes. Whether it was counted: then
-    /// [`Users::exit`] follows at its end.
+    /// This node has `here` connections of a holder, and as many of `more` in addition as leave it with `most` on all nodes:
+    /// so many are counted from now on, whatever was before. How many of `more`. Those that are here count even past
+    /// `most`. A call for a holder is to follow when the one before has ended: the later one is to stand.
     ///
     /// # Errors
     /// As [`Store::apply`](super::Store::apply); it may have been counted.
-    fn enter<'a>(&'a self, holder: &'a Holder, most: u64) -> BoxFuture<'a, Result<bool, StoreError>>;
-
-    /// Counts one less. What cannot be told to the store now is put right when this node's lease ends.
-    fn exit(&self, holder: &Holder);
+    fn count<'a>(
+        &'a self,
+        holder: &'a Holder,
+        here: u64,
+        more: u64,
+        most: u64,
+    ) -> BoxFuture<'a, Result<u64, StoreError>>;
 
     /// Whether a user may be here, and a token of it.
     ///

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use roomgate::store::{
-    EventSink, Readiness, StoreError, StoreLimits,
+    EventSink, Holder, OperatorCommand, Readiness, StoreError, StoreLimits,
     redis::{RedisConfig, RedisStore},
 };
 use tokio::time::{Instant, timeout};
@@ -276,6 +276,43 @@ async fn a_write_waits_for_as_many_replicas_as_asked() {
         node.store.apply(&room, vec![send("u1", "1")]).await.is_ok()
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_an_operator_says_waits_for_replicas_too() {
+    let (server, replica) = replicated().await;
+    let (node, _) = booted(RedisConfig {
+        timeout: Duration::from_secs(2),
+        wait_replicas: 1,
+        ..config(&server.url(), 0, StoreLimits::default())
+    })
+    .await;
+    let ada = user("ada");
+    let say = async |what| node.store.users().command(what, None).await;
+    let there = |key: &str| replica.ask(&["EXISTS", key]).trim() == "1";
+    say(OperatorCommand::Revoke(ada.clone())).await.unwrap();
+    assert!(there("user:{ada}:revoked"));
+    say(OperatorCommand::RevokeToken("t1".into())).await.unwrap();
+    assert!(there("token:{t1}:revoked"));
+    say(OperatorCommand::Block(ada.clone())).await.unwrap();
+    assert!(there("user:{ada}:blocked"));
+    say(OperatorCommand::Unblock(ada.clone())).await.unwrap();
+    assert!(!there("user:{ada}:blocked"));
+
+    let pid = replica.pid();
+    RedisServer::signal(&pid, "-STOP");
+    let blocked = say(OperatorCommand::Block(ada.clone())).await;
+    assert!(matches!(blocked, Err(StoreError::Timeout(_))), "{blocked:?}");
+    // It holds, and has been told, all the same.
+    let standing = node.store.users().standing(&ada, None).await.unwrap();
+    assert!(standing.is_blocked);
+    eventually("it is told", async || node.heard.controls().len() == 4).await;
+    let unblocked = say(OperatorCommand::Unblock(ada.clone())).await;
+    assert!(matches!(unblocked, Err(StoreError::Timeout(_))), "{unblocked:?}");
+    // What nobody is told is not waited for.
+    let holder = Holder::User(ada);
+    assert_eq!(node.store.users().count(&holder, 0, 1, 1).await.unwrap(), 1);
+    RedisServer::signal(&pid, "-CONT");
 }
 
 #[tokio::test]

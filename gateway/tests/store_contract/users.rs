@@ -58,25 +58,60 @@ pub(crate) async fn a_budget_is_one_over_all_nodes<B: Backend>() {
     );
 }
 
+pub(crate) async fn a_lane_does_not_end_the_budget_of_another<B: Backend>() {
+    let nodes = nodes::<B>().await;
+    let (store, ada) = (&nodes.node(0).store, user("ada"));
+    let rate = |per_second, burst| Rate { per_second, burst };
+    let spend = async |lane, want, rate| store.users().spend(&ada, lane, want, rate).await.unwrap();
+    let slow = rate(0.01, 5.0);
+    assert_eq!(spend(Lane::Joins, 5, slow).await.granted, 5);
+    // Full again in a tenth of a second, and known for another second.
+    let began = store.now_ms();
+    assert_eq!(spend(Lane::Messages, 1, rate(1_000.0, 100.0)).await.granted, 1);
+    eventually("the fast lane's budget is forgotten", async || {
+        store.now_ms() > began + 1_300
+    })
+    .await;
+    assert_eq!(spend(Lane::Joins, 5, slow).await.granted, 0);
+}
+
 pub(crate) async fn connections_are_counted_over_all_nodes<B: Backend>() {
     let nodes = nodes::<B>().await;
     for holder in [Holder::User(user("a{d}a")), Holder::Address("2001:db8::".into())] {
+        // What each node has.
+        let mut here = [0; 3];
+        let mut count = async |node: usize, gone: u64, more: u64, most: u64| {
+            let here = &mut here[node % B::NODES];
+            *here -= gone;
+            let users = nodes.node(node).store.users();
+            let granted = users.count(&holder, *here, more, most).await.unwrap();
+            *here += granted;
+            granted
+        };
         let mut entered = Vec::new();
         for node in 0..5 {
-            entered.push(nodes.node(node).store.users().enter(&holder, 3).await.unwrap());
+            entered.push(count(node, 0, 1, 3).await);
         }
-        assert_eq!(entered, [true, true, true, false, false]);
-        nodes.node(1).store.users().exit(&holder);
-        // What is told without an answer may take a moment.
-        eventually("one has gone", async || {
-            nodes.node(2).store.users().enter(&holder, 3).await.unwrap()
-        })
-        .await;
-        assert!(!nodes.node(0).store.users().enter(&holder, 3).await.unwrap());
-        assert!(nodes.node(0).store.users().enter(&holder, 4).await.unwrap());
+        assert_eq!(entered, [1, 1, 1, 0, 0]);
+        assert_eq!(count(1, 1, 0, 3).await, 0);
+        assert_eq!(count(2, 0, 5, 3).await, 1, "as many as there may be");
+        assert_eq!(count(0, 0, 1, 3).await, 0);
+        assert_eq!(count(0, 0, 1, 4).await, 1);
+        // Who is here stays, whatever the limit.
+        assert_eq!(count(1, 0, 1, 1).await, 0);
+        assert_eq!(count(2, 0, 3, 6).await, 2);
+        // However often it is said.
+        for _ in 0..2 {
+            for node in 0..B::NODES {
+                assert_eq!(count(node, 0, 0, 6).await, 0);
+            }
+        }
+        assert_eq!(count(0, 0, 1, 6).await, 0);
+        assert_eq!(count(0, 1, 3, 6).await, 1);
     }
     let other = Holder::User(user("bob"));
-    assert!(nodes.node(0).store.users().enter(&other, 1).await.unwrap());
+    let users = nodes.node(0).store.users();
+    assert_eq!(users.count(&other, 0, 1, 1).await.unwrap(), 1);
 }
 
 pub(crate) async fn what_an_operator_says_holds_and_is_told<B: Backend>() {

@@ -9,15 +9,18 @@ use roomgate_shared::{
 };
 
 use super::MemoryStore;
-use crate::store::{
-    BoxFuture, Control, Holder, OperatorCommand, REVOKED_FOR, Spent, Standing, Store as _, StoreError, Users,
+use crate::{
+    store::{
+        BoxFuture, Control, Holder, OperatorCommand, REVOKED_FOR, Spent, Standing, Store as _, StoreError,
+        Users,
+    },
+    tidy::Tidy,
 };
 
 /// See the module. Times are Unix ms.
 #[derive(Default)]
 pub(super) struct KnownUsers {
-    budgets: Mutex<HashMap<(UserId, Lane), (f64, u64)>>,
-    connections: Mutex<HashMap<Holder, u64>>,
+    budgets: Mutex<Budgets>,
     /// Since when a user's tokens are revoked, and until when that is known.
     revoked: Mutex<HashMap<UserId, (u64, u64)>>,
     tokens: Mutex<HashMap<Box<str>, u64>>,
@@ -25,8 +28,21 @@ pub(super) struct KnownUsers {
     blocked: Mutex<HashMap<UserId, u64>>,
 }
 
-/// Budgets that are known at most before those that are full again are forgotten.
-const MOST_BUDGETS: usize = 10_000;
+#[derive(Default)]
+struct Budgets {
+    by_key: HashMap<(UserId, Lane), Budget>,
+    tidy: Tidy<MANY_BUDGETS>,
+}
+
+/// What was left at a time, and when it is full again, at the rate of its own lane.
+struct Budget {
+    tokens: f64,
+    at: u64,
+    full: u64,
+}
+
+/// Budgets that are known before those that are full again are first forgotten.
+const MANY_BUDGETS: usize = 10_000;
 
 impl Users for MemoryStore {
     fn spend<'a>(
@@ -38,40 +54,36 @@ impl Users for MemoryStore {
     ) -> BoxFuture<'a, Result<Spent, StoreError>> {
         let now = self.now_ms();
         let mut budgets = self.users.budgets.lock();
-        let filled = |(tokens, at): (f64, u64)| {
-            (tokens + now.saturating_sub(at) as f64 * rate.per_second / 1e3).min(rate.burst)
-        };
-        if budgets.len() >= MOST_BUDGETS {
-            budgets.retain(|_, budget| filled(*budget) < rate.burst);
-        }
-        let budget = budgets.entry((user.clone(), lane)).or_insert((rate.burst, now));
-        let tokens = filled(*budget);
+        let Budgets { by_key, tidy } = &mut *budgets;
+        tidy.tidy(by_key, |budget| budget.full > now);
+        let key = (user.clone(), lane);
+        let tokens = by_key.get(&key).map_or(rate.burst, |budget| {
+            let since = now.saturating_sub(budget.at) as f64;
+            (budget.tokens + since * rate.per_second / 1e3).min(rate.burst)
+        });
         let granted = want.min(tokens as u64);
-        *budget = (tokens - granted as f64, now);
+        let left = tokens - granted as f64;
+        let refill = ((rate.burst - left) * 1e3 / rate.per_second).ceil();
+        let budget = Budget {
+            tokens: left,
+            at: now,
+            full: now + refill as u64,
+        };
+        by_key.insert(key, budget);
         let wait = ((1.0 - tokens) * 1e3 / rate.per_second).ceil() as u64;
         let retry_ms = if granted > 0 { 0 } else { wait };
         Box::pin(async move { Ok(Spent { granted, retry_ms }) })
     }
 
-    fn enter<'a>(&'a self, holder: &'a Holder, most: u64) -> BoxFuture<'a, Result<bool, StoreError>> {
-        let mut connections = self.users.connections.lock();
-        let count = connections.get(holder).copied().unwrap_or(0);
-        let entered = count < most;
-        if entered {
-            connections.insert(holder.clone(), count + 1);
-        }
-        Box::pin(async move { Ok(entered) })
-    }
-
-    fn exit(&self, holder: &Holder) {
-        let mut connections = self.users.connections.lock();
-        match connections.get_mut(holder) {
-            Some(count) if *count > 1 => *count -= 1,
-            Some(_) => {
-                connections.remove(holder);
-            }
-            None => {}
-        }
+    /// There is no other node: what is here is all there is.
+    fn count<'a>(
+        &'a self,
+        _: &'a Holder,
+        here: u64,
+        more: u64,
+        most: u64,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        Box::pin(async move { Ok(more.min(most.saturating_sub(here))) })
     }
 
     fn standing<'a>(
@@ -114,8 +126,10 @@ impl Users for MemoryStore {
                 Some(Control::TokenRevoked(id))
             }
             OperatorCommand::Block(user) => {
-                let until = lasting.map_or(u64::MAX, |lasting| now + ms(lasting));
-                users.blocked.lock().insert(user.clone(), until);
+                let until = lasting.map_or(u64::MAX, |lasting| now.saturating_add(ms(lasting)));
+                let mut blocked = users.blocked.lock();
+                blocked.retain(|_, until| *until > now);
+                blocked.insert(user.clone(), until);
                 Some(Control::Blocked(user))
             }
             OperatorCommand::Unblock(user) => {
@@ -128,5 +142,68 @@ impl Users for MemoryStore {
             self.sink.control(control);
         }
         Box::pin(async { Ok(()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::store::{EventSink, StoreLimits};
+
+    struct Nobody;
+
+    impl EventSink for Nobody {
+        fn payload(&self, _: &str, _: Bytes) {}
+        fn interrupted(&self) {}
+    }
+
+    fn store() -> Arc<MemoryStore> {
+        MemoryStore::new(StoreLimits::default(), Arc::new(Nobody))
+    }
+
+    fn user(number: usize) -> UserId {
+        UserId::new(format!("u{number}")).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_budget_is_forgotten_when_it_is_full_by_its_own_rate() {
+        let store = store();
+        let rate = |per_second, burst| Rate { per_second, burst };
+        let (slow, fast) = (rate(0.1, 5.0), rate(20.0, 40.0));
+        let spend = async |number, lane, rate| store.spend(&user(number), lane, 5, rate).await.unwrap();
+        assert_eq!(spend(0, Lane::Joins, slow).await.granted, 5);
+        for number in 1..MANY_BUDGETS {
+            assert_eq!(spend(number, Lane::Messages, fast).await.granted, 5);
+        }
+        tokio::time::advance(Duration::from_secs(5)).await;
+        // Looks through all: those of the fast lane are full again.
+        spend(0, Lane::Messages, fast).await;
+        assert_eq!(store.users.budgets.lock().by_key.len(), 2);
+        let spent = spend(0, Lane::Joins, slow).await;
+        assert_eq!((spent.granted, spent.retry_ms), (0, 5_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn blocks_that_have_ended_are_forgotten() {
+        let store = store();
+        let block = async |number, lasting: Option<u64>| {
+            let lasting = lasting.map(Duration::from_secs);
+            store
+                .command(OperatorCommand::Block(user(number)), lasting)
+                .await
+                .unwrap();
+        };
+        block(1, Some(1)).await;
+        block(2, Some(60)).await;
+        block(3, None).await;
+        tokio::time::advance(Duration::from_secs(2)).await;
+        block(4, Some(u64::MAX)).await;
+        let mut blocked: Vec<UserId> = store.users.blocked.lock().keys().cloned().collect();
+        blocked.sort();
+        assert_eq!(blocked, [2, 3, 4].map(user));
     }
 }

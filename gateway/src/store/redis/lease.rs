@@ -31,6 +31,8 @@ struct Inner {
     instance: Arc<str>,
     /// What the next renewal says of the life before: `-` in the first, nothing while the lease is held.
     former: String,
+    /// The instance before, if there was one.
+    before: Option<Arc<str>>,
     /// Since when the lease has been held without a break.
     steady: Option<Instant>,
     /// When it was last renewed.
@@ -61,6 +63,7 @@ impl Lease {
             inner: Mutex::new(Inner {
                 instance,
                 former: "-".to_owned(),
+                before: None,
                 steady: None,
                 renewed: None,
                 server: None,
@@ -78,6 +81,12 @@ impl Lease {
 
     pub(super) fn instance(&self) -> Arc<str> {
         self.inner.lock().instance.clone()
+    }
+
+    /// The instance, and the one before it: nothing is to stand under that any more.
+    pub(super) fn names(&self) -> (Arc<str>, Option<Arc<str>>) {
+        let inner = self.inner.lock();
+        (inner.instance.clone(), inner.before.clone())
     }
 
     /// The renewal. Dead nodes are looked for only by one that has held its own lease for a while: after an outage of
@@ -141,7 +150,7 @@ impl Lease {
             }
             0 => {
                 inner.former = inner.instance.to_string();
-                inner.instance = new_instance(&self.node);
+                inner.before = Some(std::mem::replace(&mut inner.instance, new_instance(&self.node)));
                 inner.registered.clear();
                 inner.steady = None;
                 inner.lost = true;

@@ -1,6 +1,6 @@
 //! Users over all nodes: `lua/user.lua` is the other half.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use fred::types::{Resp3Frame as Frame, Value};
 use roomgate_shared::{
@@ -72,23 +72,30 @@ impl Users for RedisStore {
         })
     }
 
-    fn enter<'a>(&'a self, holder: &'a Holder, most: u64) -> BoxFuture<'a, Result<bool, StoreError>> {
+    fn count<'a>(
+        &'a self,
+        holder: &'a Holder,
+        here: u64,
+        more: u64,
+        most: u64,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
         Box::pin(async move {
-            let (instance, most) = (self.lease.instance(), most.to_string());
+            // Who wants in is not asked about where nobody does.
+            let live = if more > 0 {
+                self.live_instances().await?
+            } else {
+                Arc::default()
+            };
+            let numbers = [here, more, most].map(|number| number.to_string());
             let patience = self.lease.length().as_millis().to_string();
-            let live = self.live_instances().await?;
-            let mut args = vec!["enter", &*instance, &most, &patience];
+            let (instance, former) = self.lease.names();
+            let mut args = vec!["count", &*instance];
+            args.extend(numbers.iter().map(String::as_str));
+            args.extend([&*patience, former.as_deref().unwrap_or_default()]);
             args.extend(live.iter().map(String::as_str));
             let answer = self.commands.ask(call(&key_of(holder), &args)).await?;
-            reply::number(&answer)
-                .map(|entered| entered == 1)
-                .ok_or_else(not_understood)
+            reply::number(&answer).ok_or_else(not_understood)
         })
-    }
-
-    fn exit(&self, holder: &Holder) {
-        let instance = self.lease.instance();
-        self.commands.post(call(&key_of(holder), &["exit", &*instance]));
     }
 
     fn standing<'a>(

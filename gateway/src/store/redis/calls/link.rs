@@ -6,6 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use fred::types::{Resp3Frame as Frame, Value};
 use redis_protocol::resp3::decode::complete::decode_bytes_mut;
+use roomgate_shared::keys;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval},
@@ -37,7 +38,7 @@ pub(super) const DEMOTED: &str = "the server takes no writes any more: it was de
 
 /// Who waits for the next answer.
 enum Waiter {
-    /// Whoever called. `write`: of what may change something.
+    /// Whoever called. `write`: replicas are to have it before.
     Caller { answer: Answer, write: bool },
     /// Nobody: a trial of a silent connection.
     Trial,
@@ -63,11 +64,18 @@ pub(super) struct Link {
     reported: Option<Instant>,
 }
 
-/// Whether it is a call for a room, whose answer is told to clients: replicas are to have it before. What is written to
-/// indexes is told to nobody.
-fn is_room_call((name, args): &Command) -> bool {
-    let function = args.first().and_then(Value::as_bytes);
-    *name == "FCALL" && function.is_some_and(|function| *function == *LIBRARY.name)
+/// Whether replicas are to have what was written before it is answered: a call for a room, whose answer is told to clients,
+/// and the last command of what an operator says. That is the publication, so that the gateways are told at once whatever
+/// becomes of the replicas; `WAIT` behind it is for all that was written before. What is written to indexes, and of users'
+/// budgets and connections, is told to nobody.
+fn is_told((name, args): &Command) -> bool {
+    let first = args.first().and_then(Value::as_bytes).unwrap_or_default();
+    match *name {
+        "FCALL" => *first == *LIBRARY.name,
+        "PUBLISH" => first == keys::CONTROL.as_bytes(),
+        "UNLINK" => true,
+        _ => false,
+    }
 }
 
 impl Link {
@@ -130,7 +138,7 @@ impl Link {
         let mut taken = 0;
         while let Some(Call { command, answer }) = next {
             push_call(&mut self.pipe.output, &command);
-            let write = is_room_call(&command);
+            let write = is_told(&command);
             writes |= write;
             self.under_way.push_back((Waiter::Caller { answer, write }, now));
             taken += 1;
