@@ -167,6 +167,7 @@ impl App {
             heartbeat_ms: limits.heartbeat_ms,
             auto_create: settings.access.auto_create_rooms,
             auth: settings.authenticator()?,
+            is_operated: !settings.access.api_keys.is_empty(),
             connections: Connections::new(settings.most_connections(), store.clone()),
             commands: settings.commands(),
             budgets: Budgets::new(settings.user_rates(), store.clone()),
@@ -317,7 +318,7 @@ impl EventSink for Ears {
 async fn look_again(interrupted: Arc<Notify>, sessions: Arc<SessionContext>, clients: Arc<Clients>) {
     loop {
         interrupted.notified().await;
-        admission::look_at_all(&sessions, clients.all()).await;
+        admission::look_at_all(&sessions, clients.known()).await;
     }
 }
 

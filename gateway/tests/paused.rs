@@ -99,6 +99,7 @@ impl Gateway {
             heartbeat_ms: 25_000,
             auto_create: true,
             auth: Authenticator::Anonymous,
+            is_operated: false,
             connections,
             commands: None,
             budgets,

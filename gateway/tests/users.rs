@@ -368,13 +368,19 @@ async fn what_an_operator_says_holds_on_every_gateway() {
     let said = async |path: &str, body: &str| {
         let (status, answer) = post(addr(2), path, API_KEY, body).await;
         assert_eq!(status, 200, "{path}: {answer}");
+        answer
     };
-    said("users/ada/revoke", r#"{"token":"t2"}"#).await;
+    assert_eq!(
+        said("users/ada/revoke", r#"{"token":"t2"}"#).await,
+        json!({"token": "t2"})
+    );
+    assert!(cluster.gateways[2].log().contains("key 1 of API_KEYS"));
+    assert!(!cluster.gateways[2].log().contains(API_KEY));
     assert_eq!(two.closed().await.0, 4101);
     one.ack("join", ROOM, json!({})).await;
     let mut again = connect(0, &named).await;
     assert_eq!(again.closed().await.0, 4101, "and does not come back");
-    said("users/ada/revoke", "").await;
+    assert_eq!(said("users/ada/revoke", "").await, json!({"user": "ada"}));
     assert_eq!(one.closed().await.0, 4101);
     let mut again = connect(1, &old).await;
     assert_eq!(again.closed().await.0, 4101);
@@ -475,4 +481,24 @@ async fn who_is_muted_may_go_on_moving_a_hand() {
         client.try_send(sent.to_string()).await;
     }
     assert_eq!(client.closed().await.0, 1008);
+}
+
+#[tokio::test]
+async fn without_tokens_a_name_may_be_blocked_and_nothing_revoked() {
+    let cluster = Cluster::start(Store::Redis, 2, &[("API_KEYS", API_KEY)]).await;
+    let addr = |gateway: usize| cluster.gateways[gateway].addr;
+    let mut ada = Client::connect(addr(0), "ada").await;
+    ada.ack("join", ROOM, json!({})).await;
+    assert_eq!(post(addr(1), "users/ada/revoke", API_KEY, "").await.0, 409);
+    assert_eq!(post(addr(1), "users/ada/block", API_KEY, "").await.0, 200);
+    assert_eq!(ada.closed().await.0, 4003);
+    let mut again = Client::connect(addr(1), "ada").await;
+    assert_eq!(again.closed().await.0, 4003);
+    let mut bob = Client::connect(addr(1), "bob").await;
+    bob.ack("join", ROOM, json!({})).await;
+    assert_eq!(post(addr(0), "users/ada/unblock", API_KEY, "").await.0, 200);
+    let mut back = Client::connect(addr(0), "ada").await;
+    back.ack("join", ROOM, json!({})).await;
+    assert_eq!(post(addr(1), "users/ada/disconnect", API_KEY, "").await.0, 200);
+    assert_eq!(back.closed().await.0, 1008);
 }

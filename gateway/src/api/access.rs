@@ -1,12 +1,15 @@
 //! Who may ask the HTTP API what: a key of `API_KEYS` may everything, a token what its claim `api` says.
 
+use std::fmt;
+
 use axum::{
     extract::{Request, State},
     http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::Response,
 };
-use subtle::{Choice, ConstantTimeEq as _};
+use roomgate_shared::ids::UserId;
+use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::{Api, error};
 use crate::{
@@ -25,27 +28,48 @@ impl Access {
         Self { keys }
     }
 
-    /// Whether it is one of the keys. Takes as long for any text of one length.
-    fn is_key(&self, text: &str) -> bool {
-        let same = |key: &Secret| key.expose().as_bytes().ct_eq(text.as_bytes());
-        self.keys
-            .iter()
-            .fold(Choice::from(0), |any, key| any | same(key))
-            .into()
+    /// Which of the keys it is, counted from 1. Takes as long for any text of one length.
+    fn which(&self, text: &str) -> Option<u32> {
+        let mut which = 0_u32;
+        for (number, key) in (1..).zip(&self.keys) {
+            which.conditional_assign(&number, key.expose().as_bytes().ct_eq(text.as_bytes()));
+        }
+        (which > 0).then_some(which)
+    }
+}
+
+/// Who asks, for the log: the key itself is never in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// The key of this place in `API_KEYS`.
+    Key(u32),
+    /// The owner of a token.
+    User(UserId),
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Asker::Key(number) => write!(f, "key {number} of API_KEYS"),
+            Asker::User(user) => write!(f, "user {user}"),
+        }
     }
 }
 
 /// Lets those through who may do everything.
-pub(super) async fn admins_only(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(super) async fn admins_only(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     // Not the request itself: its body cannot be waited beside.
     let value = request.headers().get(header::AUTHORIZATION).cloned();
     match may(&api, value, ApiAccess::Admin).await {
-        Ok(()) => next.run(request).await,
+        Ok(asker) => {
+            request.extensions_mut().insert(asker);
+            next.run(request).await
+        }
         Err(refused) => *refused,
     }
 }
 
-async fn may(api: &Api, value: Option<HeaderValue>, needed: ApiAccess) -> Result<(), Box<Response>> {
+async fn may(api: &Api, value: Option<HeaderValue>, needed: ApiAccess) -> Result<Asker, Box<Response>> {
     let unauthenticated = |message: &str| {
         let mut answer = error(StatusCode::UNAUTHORIZED, "unauthenticated", message);
         let scheme = HeaderValue::from_static("Bearer");
@@ -63,8 +87,8 @@ async fn may(api: &Api, value: Option<HeaderValue>, needed: ApiAccess) -> Result
             "Authorization: Bearer with a key of API_KEYS, or a token",
         ));
     };
-    if api.access.is_key(bearer) {
-        return Ok(());
+    if let Some(number) = api.access.which(bearer) {
+        return Ok(Asker::Key(number));
     }
     let sessions = &api.sessions;
     if matches!(sessions.auth, Authenticator::Anonymous) {
@@ -85,7 +109,7 @@ async fn may(api: &Api, value: Option<HeaderValue>, needed: ApiAccess) -> Result
         return Err(unauthenticated("the token is revoked"));
     }
     if token.api.is_some_and(|api| api >= needed) {
-        Ok(())
+        Ok(Asker::User(token.user))
     } else {
         let message = "the token's claim `api` does not allow this";
         Err(Box::new(error(StatusCode::FORBIDDEN, "forbidden", message)))

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Bytes,
     extract::{Path, State},
     http::StatusCode,
@@ -13,10 +13,10 @@ use axum::{
 };
 use roomgate_shared::{ids::UserId, protocol::MAX_MODERATION_MS};
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Api, error};
-use crate::store::OperatorCommand;
+use super::{Api, access::Asker, error};
+use crate::{auth::Authenticator, store::OperatorCommand};
 
 pub(super) fn router() -> Router<Api> {
     Router::new()
@@ -58,10 +58,17 @@ fn read<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Box<Response>> 
         .map_err(|error| Box::new(bad(format!("the body is not what is asked for: {error}"))))
 }
 
-async fn say(api: &Api, what: OperatorCommand, lasting: Option<Duration>) -> Response {
-    tracing::info!(?what, "an operator has said");
+/// Says it to every node; `answer`: what it concerns.
+async fn say(
+    api: &Api,
+    asker: &Asker,
+    what: OperatorCommand,
+    lasting: Option<Duration>,
+    answer: Value,
+) -> Response {
+    tracing::info!(%asker, ?what, "an operator has said");
     match api.sessions.store.users().command(what, lasting).await {
-        Ok(()) => Json(json!({})).into_response(),
+        Ok(()) => Json(answer).into_response(),
         Err(failure) => {
             tracing::warn!(error = %failure, "what an operator has said may not hold");
             error(
@@ -73,21 +80,41 @@ async fn say(api: &Api, what: OperatorCommand, lasting: Option<Duration>) -> Res
     }
 }
 
-async fn revoke(State(api): State<Api>, Path(id): Path<String>, body: Bytes) -> Response {
+async fn revoke(
+    State(api): State<Api>,
+    Extension(asker): Extension<Asker>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Response {
     let (user, revoke) = match (user(&id), read::<Revoke>(&body)) {
         (Ok(user), Ok(revoke)) => (user, revoke),
         (Err(refused), _) | (_, Err(refused)) => return *refused,
     };
+    if matches!(api.sessions.auth, Authenticator::Anonymous) {
+        let why = "there are no tokens to revoke with AUTH_MODE=anonymous; block the user";
+        return error(StatusCode::CONFLICT, "conflict", why);
+    }
     match revoke.token {
-        None => say(&api, OperatorCommand::Revoke(user), None).await,
+        None => {
+            let concerned = json!({"user": user});
+            say(&api, &asker, OperatorCommand::Revoke(user), None, concerned).await
+        }
+        // Whose it is cannot be known from its id: the answer says that the user in the path did not matter.
         Some(token) if UserId::new(&token).is_ok() => {
-            say(&api, OperatorCommand::RevokeToken(token.into()), None).await
+            let concerned = json!({"token": token});
+            let what = OperatorCommand::RevokeToken(token.into());
+            say(&api, &asker, what, None, concerned).await
         }
         Some(_) => bad("token: the id (jti) of a token, 1 to 128 printable characters"),
     }
 }
 
-async fn block(State(api): State<Api>, Path(id): Path<String>, body: Bytes) -> Response {
+async fn block(
+    State(api): State<Api>,
+    Extension(asker): Extension<Asker>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Response {
     let (user, block) = match (user(&id), read::<Block>(&body)) {
         (Ok(user), Ok(block)) => (user, block),
         (Err(refused), _) | (_, Err(refused)) => return *refused,
@@ -96,20 +123,31 @@ async fn block(State(api): State<Api>, Path(id): Path<String>, body: Bytes) -> R
         Some(ms) if !(1..=MAX_MODERATION_MS).contains(&ms) => {
             bad(format!("durationMs: an integer from 1 to {MAX_MODERATION_MS}"))
         }
-        ms => say(&api, OperatorCommand::Block(user), ms.map(Duration::from_millis)).await,
+        ms => {
+            let lasting = ms.map(Duration::from_millis);
+            say(&api, &asker, OperatorCommand::Block(user), lasting, json!({})).await
+        }
     }
 }
 
-async fn unblock(State(api): State<Api>, Path(id): Path<String>) -> Response {
+async fn unblock(
+    State(api): State<Api>,
+    Extension(asker): Extension<Asker>,
+    Path(id): Path<String>,
+) -> Response {
     match user(&id) {
-        Ok(user) => say(&api, OperatorCommand::Unblock(user), None).await,
+        Ok(user) => say(&api, &asker, OperatorCommand::Unblock(user), None, json!({})).await,
         Err(refused) => *refused,
     }
 }
 
-async fn disconnect(State(api): State<Api>, Path(id): Path<String>) -> Response {
+async fn disconnect(
+    State(api): State<Api>,
+    Extension(asker): Extension<Asker>,
+    Path(id): Path<String>,
+) -> Response {
     match user(&id) {
-        Ok(user) => say(&api, OperatorCommand::Disconnect(user), None).await,
+        Ok(user) => say(&api, &asker, OperatorCommand::Disconnect(user), None, json!({})).await,
         Err(refused) => *refused,
     }
 }

@@ -129,6 +129,11 @@ impl Client {
         self.who.get().is_some_and(|(of, _)| of == user)
     }
 
+    /// Whether it has said who it is.
+    pub fn is_known(&self) -> bool {
+        self.who.get().is_some()
+    }
+
     /// The name to show.
     pub fn name(&self) -> &str {
         self.who.get().map_or("", |(_, name)| name)

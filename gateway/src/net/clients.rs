@@ -62,11 +62,12 @@ impl Clients {
             .count()
     }
 
-    /// Every connection that speaks the protocol.
-    pub fn all(&self) -> Vec<Arc<Client>> {
+    /// Every connection that speaks the protocol and has said who it is.
+    pub fn known(&self) -> Vec<Arc<Client>> {
         let inner = self.0.lock();
         let speaking = inner.clients.values().filter(|entry| entry.speaks);
-        speaking.map(|entry| entry.client.clone()).collect()
+        let clients = speaking.map(|entry| &entry.client);
+        clients.filter(|client| client.is_known()).cloned().collect()
     }
 
     /// Does what an operator has said to every node. How many connections end by it.
@@ -118,6 +119,30 @@ mod tests {
     fn client(number: u64) -> Arc<Client> {
         let (id, user) = (ConnectionId::new(1, number), UserId::new("u").unwrap());
         Arc::new(Client::new(id, user, "u".into(), 1024))
+    }
+
+    #[test]
+    fn who_has_not_said_who_it_is_is_nobodys() {
+        let clients = Clients::default();
+        let nobody = UserId::new("nobody").unwrap();
+        let silent = Arc::new(Client::unknown(ConnectionId::new(1, 1), 1024));
+        let named = Arc::new(Client::new(
+            ConnectionId::new(1, 2),
+            nobody.clone(),
+            "n".into(),
+            1024,
+        ));
+        clients.insert(silent.clone(), true);
+        clients.insert(named.clone(), true);
+        let known: Vec<_> = clients.known().iter().map(|client| client.id).collect();
+        assert_eq!(known, [named.id]);
+        assert_eq!(clients.control(&Control::Disconnect(nobody.clone())), 1);
+        assert_eq!(clients.control(&Control::Blocked(nobody.clone())), 0);
+        let revoked = Control::Revoked {
+            user: nobody,
+            before: u64::MAX,
+        };
+        assert_eq!(clients.control(&revoked), 0);
     }
 
     fn told(client: &Client) -> Vec<Bytes> {

@@ -54,7 +54,12 @@ struct Asking {
 impl SessionContext {
     /// Whether anything is to be asked at all.
     fn admits(&self) -> bool {
-        matches!(self.auth, Authenticator::Token(_)) || self.connections.most().any()
+        self.looks() || self.connections.most().any()
+    }
+
+    /// Whether a client's user and token may have become bad.
+    fn looks(&self) -> bool {
+        matches!(self.auth, Authenticator::Token(_)) || self.is_operated
     }
 }
 
@@ -160,9 +165,9 @@ impl Admission {
     }
 }
 
-/// Whether a client's user and token are still good, where tokens are asked for.
+/// Whether a client's user and token are still good.
 async fn look(context: &SessionContext, client: &Client) -> Result<Option<CloseCode>, StoreError> {
-    if matches!(context.auth, Authenticator::Anonymous) {
+    if !context.looks() {
         return Ok(None);
     }
     let id = client.token_id();
@@ -171,13 +176,14 @@ async fn look(context: &SessionContext, client: &Client) -> Result<Option<CloseC
         .users()
         .standing(client.user(), id.as_deref())
         .await?;
-    Ok(verdict(&standing, client))
+    let has_token = matches!(context.auth, Authenticator::Token(_));
+    Ok(verdict(&standing, client, has_token))
 }
 
-fn verdict(standing: &Standing, client: &Client) -> Option<CloseCode> {
+fn verdict(standing: &Standing, client: &Client, has_token: bool) -> Option<CloseCode> {
     if standing.is_blocked {
         Some(CloseCode::Blocked)
-    } else if standing.token_is_revoked || client.token_is_before(standing.revoked_before) {
+    } else if has_token && (standing.token_is_revoked || client.token_is_before(standing.revoked_before)) {
         Some(CloseCode::TokenRevoked)
     } else {
         None

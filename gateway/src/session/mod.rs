@@ -66,6 +66,8 @@ pub struct SessionContext {
     pub auto_create: bool,
     /// How users are known.
     pub auth: Authenticator,
+    /// Somebody may block users.
+    pub is_operated: bool,
     /// How many connections there are, and may be.
     pub connections: Arc<Connections>,
     /// Commands that a connection may send; `None`: any number.
