@@ -238,11 +238,16 @@ impl Verifier {
         if expires <= now {
             return Err(TokenError::Expired);
         }
+        let issued = claims.iat.map_or(Ok(0), |iat| ms("iat", iat))?;
+        // One from the future would outlive every revocation until then.
+        if issued > now.saturating_add(self.leeway) {
+            return Err(TokenError::NotYet);
+        }
         Ok(Token {
             user,
             name,
             expires,
-            issued: claims.iat.map_or(Ok(0), |iat| ms("iat", iat))?,
+            issued,
             id: id.transpose()?,
             grants: Grants::Token(grants.collect::<Result<Vec<_>, _>>()?.into()),
             api: claims.api,

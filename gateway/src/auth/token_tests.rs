@@ -268,3 +268,13 @@ fn claims_have_their_form() {
         );
     }
 }
+
+#[test]
+fn a_token_from_the_future_is_not_valid_yet() {
+    let token = hs256(&with(json!({"iat": now() / 1000 + 5})));
+    assert_eq!(code(&verifier().verify(&token, now())), "not yet");
+    let lenient = Verifier::new(Keys::secret(SECRET.as_bytes()), None, None, 10);
+    assert_eq!(code(&lenient.verify(&token, now())), "ok");
+    let token = hs256(&with(json!({"iat": now() / 1000})));
+    assert_eq!(code(&verifier().verify(&token, now())), "ok");
+}
