@@ -122,7 +122,7 @@ impl Gateway {
             token: None,
         };
         let id = ConnectionId::new(1, self.connections);
-        let mut session = Session::open(Arc::clone(&self.context), id, Some(identity), None);
+        let mut session = Session::open(Arc::clone(&self.context), id, Some(identity), None, None);
         say(&mut session, "join", data).await;
         session
     }

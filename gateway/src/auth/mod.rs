@@ -80,10 +80,9 @@ impl Authenticator {
         };
         match verifier.verify(token, now) {
             Err(TokenError::UnknownKey) => match verifier.jwks() {
-                Some(jwks) => {
-                    jwks.refresh().await;
-                    verifier.verify(token, now)
-                }
+                Some(jwks) if jwks.refresh().await => verifier.verify(token, now),
+                // It may be a key that is new.
+                Some(_) => Err(TokenError::NoKeys),
                 None => Err(TokenError::UnknownKey),
             },
             outcome => outcome,

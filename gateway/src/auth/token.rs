@@ -13,6 +13,8 @@ use super::{
 
 /// Longest token that is looked at: it came in a header or a query, and most are below 2 KiB.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// How far ahead the clock of a token's maker may be, ms, where no longer leeway is set.
+const MOST_AHEAD: u64 = 60_000;
 /// Longest token id.
 const MAX_JTI_CHARS: usize = 128;
 /// The last time that is taken for one, seconds: the year 9999.
@@ -239,15 +241,16 @@ impl Verifier {
             return Err(TokenError::Expired);
         }
         let issued = claims.iat.map_or(Ok(0), |iat| ms("iat", iat))?;
-        // One from the future would outlive every revocation until then.
-        if issued > now.saturating_add(self.leeway) {
+        // One from the future would outlive every revocation until then. Its maker's clock may be a little ahead.
+        if issued > now.saturating_add(self.leeway.max(MOST_AHEAD)) {
             return Err(TokenError::NotYet);
         }
         Ok(Token {
             user,
             name,
             expires,
-            issued,
+            // What is revoked now is revoked with it.
+            issued: issued.min(now),
             id: id.transpose()?,
             grants: Grants::Token(grants.collect::<Result<Vec<_>, _>>()?.into()),
             api: claims.api,

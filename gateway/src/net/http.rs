@@ -41,7 +41,7 @@ use crate::{
     auth::{self, Authenticator, Identity, token::TokenError},
     hub::{Client, Closing},
     metrics::metrics,
-    session::{Session, SessionContext},
+    session::{Session, SessionContext, strangers::Strangers},
 };
 
 /// Largest head of a request: a token may be in it.
@@ -83,6 +83,8 @@ struct Serving {
     opened: AtomicU64,
     /// Accepted WebSockets, the handshakes under way included.
     open: AtomicUsize,
+    /// Those whose user is not known yet, by address.
+    strangers: Arc<Strangers>,
 }
 
 /// Counts a WebSocket for as long as it lives.
@@ -106,6 +108,7 @@ pub async fn serve(listener: TcpListener, server: Server, mut closing: watch::Re
         router,
         opened: AtomicU64::new(0),
         open: AtomicUsize::new(0),
+        strangers: Arc::default(),
     });
     let mut refused: Option<Instant> = None;
     let closing = loop {
@@ -209,6 +212,25 @@ async fn upgrade(
         }
     };
     let counter = serving.opened.fetch_add(1, Ordering::Relaxed);
+    // Counted before its token is looked at, which may have to wait for a key.
+    let open = Open {
+        serving: serving.clone(),
+        id: ConnectionId::new(server.nonce, counter),
+    };
+    if serving.open.fetch_add(1, Ordering::Relaxed) >= server.max_connections {
+        return too_many("too many connections\n");
+    }
+    // Only where it is counted: an idle connection need not remember it.
+    let most = server.sessions.connections.most().address;
+    let address =
+        (most > 0).then(|| address::name(address::client(peer, request.headers(), &server.proxies)));
+    let mut stranger = None;
+    if let (Some(address), Authenticator::Token(_)) = (&address, &server.sessions.auth) {
+        stranger = serving.strangers.enter(address, most).map(Box::new);
+        if stranger.is_none() {
+            return too_many("too many connections from this address have not said who they are\n");
+        }
+    }
     let identity = match identify(server, &request, counter).await {
         Ok(identity) => identity,
         Err(refused) => {
@@ -216,24 +238,7 @@ async fn upgrade(
             return refused;
         }
     };
-    if serving.open.fetch_add(1, Ordering::Relaxed) >= server.max_connections {
-        serving.open.fetch_sub(1, Ordering::Relaxed);
-        metrics().refused.increment(1);
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            [(RETRY_AFTER, "5")],
-            "too many connections\n",
-        )
-            .into_response();
-    }
-    let id = ConnectionId::new(server.nonce, counter);
-    // Only where it is counted: an idle connection need not remember it.
-    let address = (server.sessions.connections.most().address > 0)
-        .then(|| address::name(address::client(peer, request.headers(), &server.proxies)));
-    let open = Open {
-        serving: serving.clone(),
-        id,
-    };
+    let id = open.id;
     metrics().accepted.increment(1);
     tokio::spawn(async move {
         let Some((stream, first)) = take_stream(handshake.upgraded).await else {
@@ -248,7 +253,7 @@ async fn upgrade(
             server.clients.insert(client.clone(), false);
             tokio::spawn(ws::run(stream, first, Echo(client), server.timing, open));
         } else {
-            let session = Session::open(server.sessions.clone(), id, identity, address);
+            let session = Session::open(server.sessions.clone(), id, identity, address, stranger);
             server.clients.insert(session.client().clone(), true);
             tokio::spawn(ws::run(
                 stream,
@@ -260,6 +265,11 @@ async fn upgrade(
         }
     });
     handshake.response
+}
+
+fn too_many(why: &'static str) -> Response<Body> {
+    metrics().refused.increment(1);
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")], why).into_response()
 }
 
 /// Who asks; `None` where that is to be said by a first frame.

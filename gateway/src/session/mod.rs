@@ -7,6 +7,7 @@
 mod access;
 pub mod admission;
 mod commands;
+pub mod strangers;
 
 use std::{
     cell::RefCell,
@@ -39,7 +40,7 @@ use crate::{
     store::{CommandKey, Op, Refusal, SharedStore},
 };
 
-use self::admission::Admission;
+use self::{admission::Admission, strangers::Stranger};
 
 /// Malformed frames within [`MALFORMED_WINDOW`] that end a connection.
 const MALFORMED_ALLOWED: usize = 10;
@@ -93,6 +94,8 @@ pub struct Session {
     address: Option<Box<str>>,
     /// Where anything is to be asked.
     admission: Option<Arc<Admission>>,
+    /// It counts as one whose user is not known.
+    stranger: Option<Box<Stranger>>,
     /// Commands that are left to it, once it has sent one.
     pace: Option<Box<Bucket>>,
 }
@@ -168,12 +171,14 @@ thread_local! {
 
 impl Session {
     /// Begins the conversation: `welcome` is queued. Without an identity the client has [`AUTH_TIMEOUT`] to say by `auth`
-    /// who it is, and `welcome` follows then. `address`: where it comes from, as connections are counted.
+    /// who it is, and `welcome` follows then. `address`: where it comes from, as connections are counted;
+    /// `stranger`: how it counts until its user is known.
     pub fn open(
         context: Arc<SessionContext>,
         id: ConnectionId,
         identity: Option<Identity>,
         address: Option<Box<str>>,
+        stranger: Option<Box<Stranger>>,
     ) -> Self {
         metrics().connections.increment(1.0);
         let by = Instant::now() + AUTH_TIMEOUT;
@@ -192,6 +197,7 @@ impl Session {
             },
             address,
             admission: None,
+            stranger,
             pace: None,
         };
         if let Some(identity) = identity {
@@ -226,6 +232,7 @@ impl Session {
             .push_answer(text_frame(&format!(r#"{{"type":"welcome","data":{data}}}"#)));
         self.take_over(identity);
         self.admission = admission::admit(&self.context, &self.client, self.address.take());
+        self.stranger = None;
     }
 
     /// The connection.
