@@ -434,3 +434,46 @@ async fn a_join_that_waits_is_held_to_the_token_of_its_turn() {
     witness.ack("message.send", "cellar", json!({"body": "hi"})).await;
     client.event("message.sent", "cellar").await;
 }
+
+#[tokio::test]
+async fn what_waits_goes_by_the_token_that_is_there_when_its_turn_comes() {
+    let gateway = gateway(&[]);
+    let part = |value: String| serde_json::from_str::<Value>(&value).unwrap();
+    let wide = token("ada", json!({"a": ["join", "send"], "b": ["join"]}));
+    let narrow = token("ada", json!({"b": ["join"]}));
+    let join = |id: &str, room: &str| json!({"id": id, "type": "join", "room": room, "data": {}});
+    let send = json!({"id": "m", "type": "message.send", "room": "a", "data": {"body": 1}});
+    let mut client = Client::request(request(&gateway, "", &[])).await.unwrap();
+    // After its first token the connection is held, so what follows in the frame waits.
+    let frame = json!([
+        part(auth(&wide)),
+        join("a", "a"),
+        send,
+        join("b", "b"),
+        part(auth(&narrow))
+    ]);
+    client.send_text(frame.to_string()).await;
+    for (id, code) in [("a", Some("forbidden")), ("m", Some("forbidden")), ("b", None)] {
+        let answer = client.until(|frame| frame.id.as_deref() == Some(id)).await;
+        assert_eq!(answer.data["code"].as_str(), code, "{id}: {}", answer.data);
+    }
+    let mut other = Client::connect_with(gateway.addr, &token("bob", json!({"*": ["join", "send"]}))).await;
+    assert_eq!(other.ack("join", "a", json!({})).await["members"], 1);
+    assert_eq!(other.ack("join", "b", json!({})).await["members"], 2);
+    // Narrower and wider again: the join that comes after it is one of its own.
+    let mut client = Client::request(request(&gateway, "", &[])).await.unwrap();
+    let frame = json!([
+        part(auth(&wide)),
+        join("1", "a"),
+        part(auth(&narrow)),
+        part(auth(&wide)),
+        join("2", "a")
+    ]);
+    client.send_text(frame.to_string()).await;
+    for (id, code) in [("1", Some("forbidden")), ("2", None)] {
+        let answer = client.until(|frame| frame.id.as_deref() == Some(id)).await;
+        assert_eq!(answer.data["code"].as_str(), code, "{id}: {}", answer.data);
+    }
+    other.ack("message.send", "a", json!({"body": 2})).await;
+    client.event("message.sent", "a").await;
+}

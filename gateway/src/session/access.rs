@@ -105,7 +105,7 @@ impl Session {
     /// The token's key is not known: the keys are fetched, and until then the connection is not read.
     fn ask_for_keys(&mut self, id: Option<&CommandId>, token: &str, error: &TokenError) {
         if self.access.asked.is_some() {
-            return self.refuse_for_now(id, error);
+            return self.refuse_for_now(id, &error.to_string());
         }
         let fresh = Arc::new(AtomicBool::new(false));
         self.access.asked = Some(Box::new(Asked {
@@ -136,9 +136,9 @@ impl Session {
         };
         let id = asked.id.as_ref();
         match verifier.verify(&asked.token, context.store.now_ms()) {
-            Err(error @ TokenError::NoKeys) => self.refuse_for_now(id, &error),
+            Err(error @ TokenError::NoKeys) => self.refuse_for_now(id, &error.to_string()),
             Err(error @ TokenError::UnknownKey) if !asked.fresh.load(Ordering::Relaxed) => {
-                self.refuse_for_now(id, &error);
+                self.refuse_for_now(id, &error.to_string());
             }
             verified => {
                 if let Some(closing) = self.authenticated(id, verified) {
@@ -148,10 +148,10 @@ impl Session {
         }
     }
 
-    fn refuse_for_now(&self, id: Option<&CommandId>, error: &TokenError) {
+    pub(super) fn refuse_for_now(&self, id: Option<&CommandId>, why: &str) {
         let later = Refusal {
             retry_ms: Some(1_000),
-            ..Refusal::new(ErrorCode::Unavailable, error.to_string())
+            ..Refusal::new(ErrorCode::Unavailable, why.to_owned())
         };
         self.refuse_in(id, None, None, &later);
     }
@@ -182,6 +182,7 @@ impl Session {
             self.welcome(identity);
         } else {
             self.take_over(identity);
+            self.refuse_what_is_not_covered();
             self.leave_what_is_not_covered();
             if let Some(admission) = &self.admission {
                 admission.ask();
@@ -196,6 +197,27 @@ impl Session {
             let data = format!(r#"{{"expiresAt":{expires}}}"#);
             let text = event::ack_text(id, None, &data);
             self.client.outbox.push_answer(text_frame(&text));
+        }
+    }
+
+    /// Commands that wait are held to the token of their turn.
+    fn refuse_what_is_not_covered(&mut self) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            match &waiting.work.origin {
+                Origin::Command {
+                    membership, id, kind, ..
+                } if !kind.is_allowed_by(self.access.grants.of(&waiting.room)) => {
+                    membership.answered(*kind);
+                    self.forbid(id.as_ref(), &waiting.room, *kind);
+                }
+                Origin::Command { .. }
+                | Origin::Gone { .. }
+                | Origin::Unconfirmed { .. }
+                | Origin::Resync { .. }
+                | Origin::Repair(_)
+                | Origin::Return { .. }
+                | Origin::Positions { .. } => self.waiting.push_back(waiting),
+            }
         }
     }
 

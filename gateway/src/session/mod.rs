@@ -318,6 +318,9 @@ impl Session {
             return self.refuse_in(id, None, None, &too_fast(wait));
         }
         if matches!(self.access.ends, Ends::Unknown { .. }) && incoming.kind != Some(CommandType::Auth) {
+            if self.access.asked.is_some() {
+                return self.refuse_for_now(id, "who you are is being looked up");
+            }
             let message = "say first who you are, by the command auth";
             return self.refuse(id, None, ErrorCode::Unauthenticated, message);
         }
@@ -482,16 +485,6 @@ impl Session {
                 self.waiting = VecDeque::new();
                 return true;
             };
-            // Its token may be another one by now.
-            if let Origin::Command {
-                membership, id, kind, ..
-            } = &next.work.origin
-                && !kind.is_allowed_by(self.access.grants.of(&next.room))
-            {
-                membership.answered(*kind);
-                self.forbid(id.as_ref(), &next.room, *kind);
-                continue;
-            }
             if !next.paid {
                 match self
                     .context
