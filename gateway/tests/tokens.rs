@@ -477,3 +477,14 @@ async fn what_waits_goes_by_the_token_that_is_there_when_its_turn_comes() {
     other.ack("message.send", "a", json!({"body": 2})).await;
     client.event("message.sent", "a").await;
 }
+
+#[tokio::test]
+async fn an_address_has_so_many_sockets_that_have_not_said_who_they_are() {
+    let gateway = gateway(&[("MAX_CONNECTIONS_PER_IP", "2")]);
+    let silent = async || Client::request(request(&gateway, "", &[])).await;
+    let (mut one, _two) = (silent().await.unwrap(), silent().await.unwrap());
+    assert_eq!(silent().await.err(), Some(503));
+    one.send_text(auth(&token("ada", json!({})))).await;
+    one.read_welcome().await;
+    silent().await.unwrap();
+}
