@@ -223,7 +223,7 @@ fn run(setup: &Setup) -> Result<Outcome, Failure> {
     let [acked, refused, broken] =
         [&flood.acked, &flood.refused, &flood.broken].map(|count| count.load(Ordering::Relaxed));
     outcome.notes.push(format!(
-        "Those who flood had {acked} messages acknowledged and {refused} refused."
+        "Those who flood had {acked} messages acknowledged and {refused} refused"
     ));
     if refused == 0 {
         outcome.problems.push("nothing was refused".to_owned());
