@@ -12,7 +12,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use roomgate_shared::{ids::RoomId, keys, protocol::event::ServerFrame};
@@ -22,6 +21,7 @@ use support::{
     cluster::{Cluster, Store},
     tokens::{SECRET, token},
     told::since,
+    wait::eventually,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -89,7 +89,7 @@ impl Scene {
 
     /// Waits until the room is archived and gone.
     async fn gone(&self) {
-        eventually("the room is archived and gone", || {
+        eventually("the room is archived and gone", async || {
             self.archives().len() == 1 && self.left_in_redis().is_empty()
         })
         .await;
@@ -106,14 +106,6 @@ async fn reopened(client: &mut Client) -> Value {
         }
         assert_eq!(answer.data["code"], "room_closed");
         assert!(tokio::time::Instant::now() < end, "not opened again in time");
-    }
-}
-
-async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = tokio::time::Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(tokio::time::Instant::now() < end, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -275,7 +267,10 @@ async fn an_archive_that_cannot_be_written_keeps_the_room() {
     let redis = scene.cluster.redis.as_ref().unwrap();
     let [meta, ..] = keys::room(&room);
     let trouble = || redis.ask(&["HGET", &meta, "trouble"]).trim().to_owned();
-    eventually("why is written down", || trouble().contains("cannot be written")).await;
+    eventually("why is written down", async || {
+        trouble().contains("cannot be written")
+    })
+    .await;
     assert!(
         scene
             .cluster
@@ -387,7 +382,7 @@ async fn an_archive_that_does_not_answer_holds_up_no_other_room() {
     }
     drop(cluster.gateways.pop());
     let begun = writes.load(Ordering::Relaxed);
-    eventually("archives are begun", || {
+    eventually("archives are begun", async || {
         writes.load(Ordering::Relaxed) >= begun + 4
     })
     .await;

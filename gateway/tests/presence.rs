@@ -29,6 +29,13 @@ const SHORT: [(&str, &str); 3] = [
     ("NODE_LEASE_SECONDS", "5"),
 ];
 
+/// The server's time.
+fn unix_ms(redis: &RedisServer) -> u64 {
+    let time = redis.ask(&["TIME"]);
+    let mut parts = time.lines().map(|part| part.parse::<u64>().unwrap());
+    parts.next().unwrap() * 1_000 + parts.next().unwrap() / 1_000
+}
+
 /// A member that keeps the presence events of its room from a place on.
 struct Watcher {
     client: Client,
@@ -219,7 +226,11 @@ async fn two_of_three_drop(cluster: &Cluster) {
     drop(users.remove(0));
     watcher.until("away a").await;
     // Longer than the sweeps are apart.
-    tokio::time::sleep(Duration::from_millis(1_300)).await;
+    let (redis, from) = (cluster.redis.as_ref().unwrap(), watcher.time("away a"));
+    eventually("a sweep could have come by", async || {
+        unix_ms(redis) >= from + 1_300
+    })
+    .await;
     drop(users.remove(0));
     watcher.until("left b").await;
     watcher.catch_up().await;

@@ -56,10 +56,11 @@ impl Counting {
         let connections = Connections::new(most, Arc::clone(&store));
         let beating = Arc::clone(&store);
         let beats = tokio::spawn(async move {
+            let mut turn = tokio::time::interval(LEASE / 5);
             loop {
+                turn.tick().await;
                 // Redis may be away.
                 let _ = beating.beat().await;
-                tokio::time::sleep(LEASE / 5).await;
             }
         });
         let tasks = [beats, tokio::spawn(Arc::clone(&connections).run())];

@@ -85,10 +85,11 @@ impl Heart {
         let (node, beats) = (Arc::clone(node), Arc::<Mutex<Vec<Beat>>>::default());
         let kept = Arc::clone(&beats);
         let task = tokio::spawn(async move {
+            let mut turn = tokio::time::interval(LEASE / 5);
             loop {
+                turn.tick().await;
                 let beat = beat(&node).await;
                 kept.lock().push(beat);
-                tokio::time::sleep(LEASE / 5).await;
             }
         });
         Self { beats, task }

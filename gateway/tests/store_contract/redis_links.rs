@@ -232,8 +232,8 @@ async fn replicated() -> (RedisServer, RedisServer) {
     (server, replica)
 }
 
-#[tokio::test]
-async fn a_write_waits_for_as_many_replicas_as_asked() {
+/// The same, and a node that waits for the replica.
+async fn confirmed() -> (RedisServer, RedisServer, Node) {
     let (server, replica) = replicated().await;
     let (node, _) = booted(RedisConfig {
         timeout: Duration::from_secs(2),
@@ -241,6 +241,12 @@ async fn a_write_waits_for_as_many_replicas_as_asked() {
         ..config(&server.url(), 0, StoreLimits::default())
     })
     .await;
+    (server, replica, node)
+}
+
+#[tokio::test]
+async fn a_write_waits_for_as_many_replicas_as_asked() {
+    let (server, replica, node) = confirmed().await;
     let (room, others) = (new_room(), [new_room(), new_room(), new_room()]);
     node.joined(&room, enter("u1", 1)).await;
     let key = format!("room:{{{room}}}:meta");
@@ -280,13 +286,7 @@ async fn a_write_waits_for_as_many_replicas_as_asked() {
 
 #[tokio::test]
 async fn what_an_operator_says_waits_for_replicas_too() {
-    let (server, replica) = replicated().await;
-    let (node, _) = booted(RedisConfig {
-        timeout: Duration::from_secs(2),
-        wait_replicas: 1,
-        ..config(&server.url(), 0, StoreLimits::default())
-    })
-    .await;
+    let (_server, replica, node) = confirmed().await;
     let ada = user("ada");
     let say = async |what| node.store.users().command(what, None).await;
     let there = |key: &str| replica.ask(&["EXISTS", key]).trim() == "1";

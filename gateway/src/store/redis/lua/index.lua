@@ -118,10 +118,13 @@ local INDEX = {
   end,
 }
 
-local function index(keys, argv)
-  if not call then bind() end
-  local time = redis.call('TIME')
-  return INDEX[argv[1]](keys[1], time[1] * 1000 + floor(time[2] / 1000), argv)
+-- A function of one key: the first argument names the handler.
+local function named(handlers)
+  return function(keys, argv)
+    if not call then bind() end
+    local time = call('TIME')
+    return handlers[argv[1]](keys[1], time[1] * 1000 + floor(time[2] / 1000), argv)
+  end
 end
 
-redis.register_function('@NAME@_index', index)
+redis.register_function('@NAME@_index', named(INDEX))

@@ -79,10 +79,4 @@ local USER = {
   end,
 }
 
-local function one_user(keys, argv)
-  if not call then bind() end
-  local time = redis.call('TIME')
-  return USER[argv[1]](keys[1], time[1] * 1000 + floor(time[2] / 1000), argv)
-end
-
-redis.register_function('@NAME@_user', one_user)
+redis.register_function('@NAME@_user', named(USER))
