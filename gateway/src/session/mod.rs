@@ -381,10 +381,9 @@ impl Session {
         if let Some(membership) = membership.as_ref().filter(|membership| membership.may_act()) {
             membership.act();
             // Beside the queue: it is gathered for the next tick.
-            if let (true, Op::Positions { positions }) = (paid, &op) {
+            if paid && let Op::Positions { positions } = op {
                 for (_, position) in positions {
-                    let moved = self.context.rooms.moved(&room, &self.client, position.clone());
-                    if let Err(refusal) = moved {
+                    if let Err(refusal) = self.context.rooms.moved(&room, &self.client, position) {
                         return self.refuse_in(id, Some(&room), Some(kind), &refusal);
                     }
                 }
