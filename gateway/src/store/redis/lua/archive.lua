@@ -127,10 +127,10 @@ OPS.o = function(c, i, at)
   return stop
 end
 
--- O: epoch, past, seq, completed, version, created, peak, joins, session, others, settings: a list of setting and value, state: a list of
--- field and value, members: a list of id, name, joined (ms), position (JSON, or empty) and a list of name and value,
--- bans and mutes: lists of user and ms, or empty for ever. Makes the room of that and of what `o` has put there, unless
--- it is there already. Answer: 0.
+-- O: epoch, past, seq, completed, version, created, peak, joins, session, others, settings: a list of setting and value,
+-- state: a list of field and value, members: a list of id, name, joined (ms), position (JSON, or empty) and a list of name
+-- and value, bans and mutes: lists of user and ms, or empty for ever. Makes the room of that and of what `o` has put there,
+-- unless it is there already. Answer: 0.
 OPS.O = function(c, i, at)
   local argv, k = c.argv, i
   local function take()
